@@ -1,0 +1,148 @@
+"""The order of the pipeline: which steps an experiment is made of, and what each one receives.
+
+The Prefect flow walks this graph and runs it, `ftlib plan` walks it and only looks. There is no other place
+where order is written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ftlib.fusion.base import Fusion
+from ftlib.params import BASE, Experiment, Stage
+from ftlib.steps import Step
+from tasks.data import Clean, Collect, Encode, Split
+from tasks.evaluation import Evaluate, FusionCard, MemberCard
+from tasks.fusion import Fuse
+from tasks.prediction import Predict
+from tasks.registry import Register
+from tasks.training import Fetch, Train
+
+GREEDY = "greedy"
+"""The fusion that every other is compared with; always there."""
+
+
+def steps(experiment: Experiment) -> tuple[Step, ...]:
+    """Return the experiment's steps, each after those whose artifacts it receives."""
+    return (*_data(experiment), *_stages(experiment), *_fusions(experiment), *_results(experiment))
+
+
+def _data(e: Experiment) -> Iterator[Step]:
+    yield Collect(step_name="collect", sources=dict(e.data.sources), columns=e.source_columns())
+    yield Clean(step_name="clean", inputs={"rows": "collect"}, problem=e.problem, cleaning=e.cleaning)
+    yield Split(
+        step_name="split", inputs={"rows": "clean"}, problem=e.problem, splitting=e.splitting, seed=e.seed_of("split")
+    )
+    for model in e.base_models():
+        yield Fetch(step_name=_suffixed("fetch", model, e), base_model=model)
+        yield Encode(
+            step_name=_suffixed("encode", model, e),
+            inputs={"splits": "split", "checkpoint": _suffixed("fetch", model, e)},
+            problem=e.problem,
+        )
+
+
+def _stages(e: Experiment) -> Iterator[Step]:
+    predicted: set[str] = set()
+    for stage in e.ordered_stages():
+        for teacher in stage.strategy.teachers:
+            if f"predict-{teacher}-train" not in predicted:
+                predicted.add(f"predict-{teacher}-train")
+                yield _predict(e, e.stage(teacher), "train", precision="auto")
+        yield Train(
+            step_name=f"train-{stage.name}",
+            inputs={
+                "start": _start(e, stage),
+                "encoded": _encoded(e, stage),
+                **{f"teacher_{i}": f"predict-{t}-train" for i, t in enumerate(stage.strategy.teachers)},
+            },
+            problem=e.problem,
+            strategy=stage.strategy,
+            training=stage.training,
+            seed=e.seed_of(stage.name),
+        )
+        if stage.member:
+            for split in dict.fromkeys((_fitting_split(e), "validation", "test")):
+                yield _predict(e, stage, split)
+
+
+def _fusions(e: Experiment) -> Iterator[Step]:
+    names = tuple(stage.name for stage in e.members())
+    fitting = _fitting_split(e)
+    for name, fusion in fusions(e).items():
+        inputs = {"splits": "split"}
+        for i, member in enumerate(names):
+            inputs[f"fitting_{i}"] = f"predict-{member}-{fitting}"
+            if fitting != "validation":
+                inputs[f"validation_{i}"] = f"predict-{member}-validation"
+        yield Fuse(
+            step_name=f"fuse-{name}",
+            inputs=inputs,
+            problem=e.problem,
+            fusion=fusion,
+            members=names,
+            fitting_split=fitting,
+            seed=e.seed_of(name),
+        )
+
+
+def _results(e: Experiment) -> Iterator[Step]:
+    members = e.members()
+    checkpoints = {f"checkpoint_{i}": f"train-{m.name}" for i, m in enumerate(members)}
+    fused = {f"fusion_{j}": f"fuse-{name}" for j, name in enumerate(fusions(e))}
+    predictions = {
+        f"{split}_{i}": f"predict-{m.name}-{split}" for i, m in enumerate(members) for split in ("validation", "test")
+    }
+    data = {"collected": "collect", "cleaned": "clean", "splits": "split", "encoded": _encoded(e, members[0])}
+    yield Evaluate(
+        step_name="evaluate",
+        inputs={**data, **checkpoints, **predictions, **fused},
+        experiment=e.name,
+        problem=e.problem,
+        evaluation=e.evaluation,
+        members=tuple(MemberCard(name=m.name, strategy=m.strategy.name, start_from=m.start_from) for m in members),
+        fusions=tuple(FusionCard(name=name, method=fusion) for name, fusion in fusions(e).items()),
+        seed=e.seed_of("evaluate"),
+    )
+    yield Register(
+        step_name="register",
+        inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused},
+        problem=e.problem,
+        cleaning=e.cleaning,
+        members=tuple(m.name for m in members),
+        fusions=fusions(e),
+    )
+
+
+def fusions(e: Experiment) -> dict[str, Fusion]:
+    """Return the experiment's fusions by name, greedy ensemble selection among them."""
+    chosen = {f.name: f.method for f in e.fusions}
+    return {**chosen, **({} if GREEDY in chosen else {GREEDY: Fusion.named(GREEDY)()})}
+
+
+def _predict(e: Experiment, stage: Stage, split: str, precision: str = "float32") -> Predict:
+    return Predict(
+        step_name=f"predict-{stage.name}-{split}",
+        inputs={"checkpoint": f"train-{stage.name}", "encoded": _encoded(e, stage)},
+        problem=e.problem,
+        split=split,
+        precision=precision,  # type: ignore[arg-type]
+    )
+
+
+def _fitting_split(e: Experiment) -> str:
+    return "fusion" if e.splitting.fusion_ratio > 0 or "fusion" in e.data.sources else "validation"
+
+
+def _start(e: Experiment, stage: Stage) -> str:
+    return _suffixed("fetch", e.root_model(stage), e) if stage.start_from == BASE else f"train-{stage.start_from}"
+
+
+def _encoded(e: Experiment, stage: Stage) -> str:
+    return _suffixed("encode", e.root_model(stage), e)
+
+
+def _suffixed(step: str, model: str, e: Experiment) -> str:
+    """Return "encode" for the experiment's own base model, "encode-2"... for the other ones."""
+    number = e.base_models().index(model)
+    return step if number == 0 else f"{step}-{number + 1}"

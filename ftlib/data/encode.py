@@ -1,0 +1,1 @@
+"""Encoding: rows become token ids once, for every stage that shares the tokenizer."""

@@ -1,0 +1,60 @@
+"""The Fusion contract: one way of combining the members' predictions.
+
+A fusion fits on predictions, never on models, and on rows that no member was trained on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ftlib.plugins import Plugin
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ftlib.targets import Target
+
+
+class Combiner:
+    """A fitted fusion: a plain value that combines predictions and can be saved without pickle."""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Return fused scores, shape (num_rows, num_outputs), from (num_members, num_rows, num_outputs)."""
+        raise NotImplementedError
+
+    def weights(self) -> list[float] | None:
+        """Return each member's share, summing to 1, where the method has such; a member at 0 need not run."""
+        return None
+
+    def save(self, folder: Path) -> None:
+        """Write the combiner into a folder: combiner.json, arrays beside it."""
+        raise NotImplementedError
+
+
+class Fusion(Plugin):
+    """One way of combining the members' predictions."""
+
+    kind: ClassVar[str] = "fusion"
+
+    def check(self, target: Target) -> None:
+        """Refuse, before any work, a target that this fusion cannot combine (UnsupportedError)."""
+
+    def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Combiner:
+        """Fit on held-out rows.
+
+        Args:
+            scores: Members' scores as `Target.scores` gives them, shape (num_members, num_rows, num_outputs).
+            references: Gold answers as `Target.encode` gives them.
+            target: What is predicted.
+            seed: For every random choice.
+
+        Raises:
+            DataError: If the rows do not allow fitting; the message says what is missing.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path) -> Combiner:
+        """Read back what `Combiner.save` wrote."""
+        raise NotImplementedError

@@ -1,0 +1,75 @@
+"""Training steps: fetch a pretrained model, train a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ftlib.artifacts import Draft
+from ftlib.problems.base import Problem
+from ftlib.steps import Step
+from ftlib.strategies.base import Strategy
+from ftlib.training import Training
+
+
+class Fetch(Step):
+    """Bring a pretrained model and its tokenizer into the store."""
+
+    not_in_key = frozenset({"base_model"})
+
+    base_model: str
+
+    def fingerprint(self) -> str:
+        """Return a digest of the pretrained model's files, or its revision on the hub."""
+        from ftlib.checkpoints import fingerprint
+
+        return fingerprint(self.base_model)
+
+    def run(self, draft: Draft) -> None:  # type: ignore[override]
+        """Write the model's files."""
+        from ftlib.checkpoints import fetch
+
+        fetch(self.base_model, draft.folder)
+
+
+class Train(Step):
+    """Train one stage: a strategy applied to a checkpoint."""
+
+    libraries = ("torch", "transformers", "tokenizers", "accelerate", "peft")
+
+    problem: Problem
+    strategy: Strategy
+    training: Training
+    seed: int
+
+    def parameters(self) -> dict[str, Any]:
+        """Leave out what shapes no result."""
+        return self.model_dump(
+            mode="json", exclude={"step_name": True, "inputs": True, "training": {"checkpoint_seconds"}}
+        )
+
+    def run(self, draft: Draft, start: Path, encoded: Path, **teachers: Path) -> None:  # type: ignore[override]
+        """Write the checkpoint (model, tokenizer, ftlib.json) and history.json."""
+        from ftlib import checkpoints, training
+        from ftlib.data.encode import read_encoded
+        from ftlib.files import read_json, write_json
+        from ftlib.prediction import mean_teacher
+
+        problem = Problem.model_validate(read_json(encoded / "problem.json"))
+        training.set_seed(self.seed)  # before loading: new heads and adapters are drawn at random
+        checkpoint = checkpoints.load(start, problem)
+        rows = read_encoded(encoded / "train.parquet")
+        result = training.train(
+            checkpoint,
+            mean_teacher(rows, list(teachers.values()), problem) if teachers else rows,
+            read_encoded(encoded / "validation.parquet"),
+            problem=problem,
+            strategy=self.strategy,
+            settings=self.training,
+            seed=self.seed,
+            scratch=draft.scratch,
+            name=self.step_name,
+        )
+        checkpoints.save(result.checkpoint, draft.folder)
+        write_json(draft.folder / "history.json", result.history)
+        draft.metrics.update(result.figures)
