@@ -110,7 +110,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path, local: Path | None = None) -> None:
-        self.fs, path = fsspec.core.url_to_fs(str(root))
+        self.fs, path = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.root = path.rstrip("/")
         self.url = self.root if self.is_local else str(root).rstrip("/")
@@ -208,7 +208,11 @@ class Store:
 
     def digests(self) -> list[str]:
         """Return the digest of every artifact that has a folder here, sorted."""
-        names = (entry.rstrip("/").rpartition("/")[2] for entry in self.fs.ls(self.root, detail=False))
+        try:
+            entries = self.fs.ls(self.root, detail=False)
+        except FileNotFoundError:
+            return []
+        names = (entry.rstrip("/").rpartition("/")[2] for entry in entries)
         return sorted(n for n in names if len(n) == 64 and set(n) <= set("0123456789abcdef"))
 
     def size(self, digest: str) -> int:

@@ -17,7 +17,7 @@ import importlib.util
 import json
 import resource
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -186,13 +186,21 @@ def imports_of(module: str) -> frozenset[str]:
 
 def _ftlib_imports(tree: ast.AST) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return {n for n in names if n.partition(".")[0] == "ftlib" and _is_module(n)}
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield every node that can run: what stands below ``if TYPE_CHECKING`` never does."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _nodes(node)
 
 
 @cache
