@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from ftlib.data.clean import Cleaning
 from ftlib.data.sources.base import Source
@@ -206,6 +206,14 @@ class Experiment(Section):
 
         for name in by_name:
             yield from visit(name, ())
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Say that a fusion's bare name is enough, as `_spread_training` takes it."""
+        described = handler.resolve_ref_schema(handler(schema))
+        fusions = described["properties"]["fusions"]
+        fusions["items"] = {"anyOf": [{"type": "string", "enum": list(Fusion.available())}, fusions["items"]]}
+        return described
 
     # -- what the flow asks ------------------------------------------------------------------------
 

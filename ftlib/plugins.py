@@ -91,12 +91,14 @@ class Plugin(Section):
         if name not in modules:
             raise ParamsError(unknown(cls.kind, name, modules, remedy=f"`ftlib list {plural(cls.kind)}` names all."))
         module = importlib.import_module(modules[name])
-        [plugin] = [
+        plugins = [
             c
             for c in vars(module).values()
             if inspect.isclass(c) and issubclass(c, cls.base()) and c.__module__ == module.__name__
         ]
-        return plugin
+        if len(plugins) != 1:
+            raise TypeError(f"{module.__name__} must hold one {cls.base().__name__}; it holds {len(plugins)}.")
+        return plugins[0]  # type: ignore[return-value]
 
     @classmethod
     def from_string(cls, text: str) -> dict[str, Any]:
@@ -118,9 +120,12 @@ class Plugin(Section):
         if "name" not in value:
             if cls is not cls.base():
                 return handler(value)
-            raise PydanticCustomError("plugin_name_missing", "needs a name, one of: {names}",
+            raise PydanticCustomError("plugin_name_missing", "needs a name; expected one of: {names}.",
                                       {"names": ", ".join(cls.available())})  # fmt: skip
         fields = {k: v for k, v in value.items() if k != "name"}
+        if not isinstance(value["name"], str):
+            raise PydanticCustomError("plugin_name_invalid", "is not a name; expected one of: {names}.",
+                                      {"names": ", ".join(cls.available())})  # fmt: skip
         try:
             chosen = cls.named(value["name"])
         except ParamsError as error:
@@ -133,13 +138,27 @@ class Plugin(Section):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Describe a field typed as the base as any of its plugins, so that editors complete them."""
         if cls is not cls.base():
-            described = handler.resolve_ref_schema(handler(schema))
-            described.setdefault("properties", {})["name"] = {"const": cls.__module__.rpartition(".")[2]}
-            described.setdefault("required", []).append("name")
-            return described
-        plugins = [cls.named(n) for n in cls.available()]
-        names: dict[str, Any] = {"type": "string", "enum": list(cls.available())}
-        return {"title": cls.__name__, "anyOf": [names, *(handler(p.__pydantic_core_schema__) for p in plugins)]}
+            return cls._with_name(handler.resolve_ref_schema(handler(schema)))
+        plugins = [cls.named(name) for name in cls.available()]
+        described = [p._with_name(handler.resolve_ref_schema(handler(p.__pydantic_core_schema__))) for p in plugins]
+        return {"title": cls.__name__, "anyOf": [cls._short_form(), *described]}
+
+    @classmethod
+    def _with_name(cls, described: dict[str, Any]) -> dict[str, Any]:
+        """Return a plugin's JSON schema with the name that chooses it, first."""
+        name = cls.__module__.rpartition(".")[2]
+        first = {"name": {"const": name, "description": cls.card().partition("\n")[0]}}
+        described["properties"] = {**first, **described.get("properties", {})}
+        described["required"] = list(dict.fromkeys(["name", *described.get("required", [])]))
+        described["title"] = name
+        return described
+
+    @classmethod
+    def _short_form(cls) -> dict[str, Any]:
+        """Return the JSON schema of the string that may stand for a plugin: its name, unless the family reads more."""
+        if cls.from_string.__func__ is Plugin.from_string.__func__:  # type: ignore[attr-defined]
+            return {"type": "string", "enum": list(cls.available())}
+        return {"type": "string"}
 
 
 def plural(kind: str) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ftlib.errors import DataError
 from ftlib.plugins import Section
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedModel
+
+    from ftlib.checkpoints import Checkpoint
+    from ftlib.problems.base import Problem
+    from ftlib.strategies.base import Strategy
 
 
 class Training(Section):
@@ -44,3 +56,125 @@ class Training(Section):
 
     checkpoint_seconds: float = Field(60.0, gt=0)
     """Seconds between the checkpoints that a killed stage resumes from. Shapes no result."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training a stage gave.
+
+    Attributes:
+        checkpoint: The model to save, its best weights loaded, with its tokenizer and settings.
+        history: Rows of {"step", "epoch", "loss", "learning_rate"} and {"step", "epoch", "validation_..."}; the
+            same for the same inputs, machine and seed.
+        figures: train_seconds, rows_per_second, num_parameters, num_trainable_parameters, epochs, steps...
+    """
+
+    checkpoint: Checkpoint
+    history: list[dict[str, float]]
+    figures: dict[str, float]
+
+
+def set_seed(seed: int) -> None:
+    """Seed every random generator that a stage uses; call it before weights are loaded."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def train(
+    checkpoint: Checkpoint,
+    train_rows: pa.Table,
+    validation_rows: pa.Table,
+    *,
+    problem: Problem,
+    strategy: Strategy,
+    settings: Training,
+    seed: int,
+    scratch: Path,
+    name: str,
+) -> TrainResult:
+    """Train one stage and return its checkpoint with the best weights of all validation passes.
+
+    A run that finds its own unfinished checkpoints in `scratch` goes on from the newest whole one, and ends with
+    the same weights and history as a run that was never broken.
+
+    Args:
+        checkpoint: Where to start; its model is changed.
+        train_rows: Encoded rows: row_id, input_ids, [token_type_ids], labels, and teacher_logits where the strategy
+            has teachers.
+        validation_rows: The same, without teachers.
+        problem: What is learned, its labels filled in.
+        strategy: How.
+        settings: Rates, batches, epochs.
+        seed: Of the batches and the dropout; weights are drawn from the generators that `set_seed` seeds.
+        scratch: Where checkpoints of the unfinished run are kept.
+        name: The step's name, for progress.
+
+    Raises:
+        UnsupportedError: If the strategy cannot train this problem or model.
+        DataError: If there are no rows to train on.
+    """
+    from ftlib.batches import Rows
+    from ftlib.checkpoints import Checkpoint
+    from ftlib.layers import count
+    from ftlib.trainer import fit
+
+    strategy.check(problem)
+    if len(train_rows) == 0:
+        raise DataError("there are no rows to train on.")
+    tokenizer = checkpoint.tokenizer
+    model = strategy.adapt(_mergeable(checkpoint.model), problem)
+    counts = count(model)
+    started = time.perf_counter()
+    fitted = fit(
+        model,
+        Rows.from_table(train_rows, tokenizer),
+        Rows.from_table(validation_rows, tokenizer),
+        problem=problem,
+        strategy=strategy,
+        settings=settings,
+        seed=seed,
+        scratch=scratch,
+        name=name,
+    )
+    seconds = time.perf_counter() - started
+    finished = strategy.finish(model).eval()
+    sizes = count(finished)
+    facts = {
+        "num_parameters": sizes.parameters,
+        "num_trainable_parameters": counts.trainable,
+        "inference_parameters": sizes.inference,
+        "num_virtual_tokens": _num_virtual_tokens(finished),
+    }
+    described = {"strategy": strategy.name, "problem": problem.model_dump(mode="json"), **facts}
+    figures = {**{k: float(v) for k, v in facts.items()}, **fitted.figures, "train_seconds": seconds}
+    return TrainResult(Checkpoint(finished, tokenizer, described), fitted.history, figures)
+
+
+def _mergeable(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model with an adapter that can be merged (LoRA) merged, so that any strategy goes on from it."""
+    configs = getattr(model, "peft_config", {})
+    if configs and not any(config.is_prompt_learning for config in configs.values()):
+        from ftlib.virtual_tokens import attach, attached, detach
+
+        virtual, layout = attached(model), model.token_layout
+        detach(model)
+        model = model.merge_and_unload()
+        model.token_layout = layout  # type: ignore[assignment]
+        if virtual:
+            attach(model, virtual)
+    return model
+
+
+def _num_virtual_tokens(model: PreTrainedModel) -> int:
+    """Return how many tokens beyond the text every row costs: inserted ones, and those of a prefix."""
+    from ftlib.virtual_tokens import attached
+
+    virtual = attached(model)
+    prefixes = (getattr(config, "num_virtual_tokens", 0) or 0 for config in getattr(model, "peft_config", {}).values())
+    return len(virtual.ids if virtual else ()) + sum(prefixes)

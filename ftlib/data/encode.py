@@ -1,1 +1,91 @@
 """Encoding: rows become token ids once, for every stage that shares the tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+    from ftlib.problems.base import Problem
+
+ROWS_AT_ONCE = 20_000
+MANY_UNKNOWN = 0.2
+logger = logging.getLogger(__name__)
+
+
+def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the rows of a split as token ids and label ids, with what became of the tokens.
+
+    Args:
+        table: A split: row_id, texts, label.
+        problem: With its labels filled in.
+        tokenizer: Of the model to be trained.
+
+    Returns:
+        Rows with row_id, input_ids (list<int32>), token_type_ids (list<int8>, where the model has them), labels
+        (int64, fixed_size_list<float32>, or float32) and length (int32, tokens); and the summary {"rows",
+        "tokens", "truncated_rows", "truncated_tokens", "unknown_tokens", "length": {"mean", "p50", "p95", "max"}}.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ftlib.progress import Progress, emit
+
+    parts = []
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        parts.append(problem.encode(table.slice(start, ROWS_AT_ONCE), tokenizer))
+        emit(Progress(step="encode", done=start + len(parts[-1]), total=len(table), unit="rows"))
+    tokens = pa.concat_tables(parts)
+    encoded = tokens.drop_columns(["num_truncated"]).add_column(0, "row_id", table["row_id"])
+    encoded = encoded.append_column("labels", _labels(problem.target.encode(table[problem.label_column])))
+    encoded = encoded.append_column("length", pc.list_value_length(tokens["input_ids"]).cast(pa.int32()))
+    return encoded, _summary(encoded, tokens["num_truncated"], tokenizer)
+
+
+def read_encoded(path: Path) -> pa.Table:
+    """Read a split that was encoded."""
+    from ftlib.files import read_table
+
+    return read_table(path)
+
+
+def _labels(labels: np.ndarray) -> pa.Array:
+    """Return labels as a column: a number a row, or a list of fixed size."""
+    import pyarrow as pa
+
+    if labels.ndim == 1:
+        return pa.array(labels)
+    return pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
+
+
+def _summary(encoded: pa.Table, truncated: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    import numpy as np
+    import pyarrow.compute as pc
+
+    lengths, cut = np.asarray(encoded["length"]), np.asarray(truncated)
+    num_tokens = int(lengths.sum())
+    ids = pc.list_flatten(encoded["input_ids"])
+    num_unknown = 0 if tokenizer.unk_token_id is None else pc.sum(pc.equal(ids, tokenizer.unk_token_id)).as_py() or 0
+    if num_unknown > MANY_UNKNOWN * max(1, num_tokens):
+        logger.warning(
+            "%.0f %% of the tokens are unknown to the tokenizer: does the base model know this language?",
+            100 * num_unknown / num_tokens,
+        )
+    return {
+        "rows": len(encoded),
+        "tokens": num_tokens,
+        "truncated_rows": int((cut > 0).sum()),
+        "truncated_tokens": int(cut.sum()),
+        "unknown_tokens": num_unknown,
+        "length": {
+            "mean": float(lengths.mean()),
+            "p50": int(np.percentile(lengths, 50)),
+            "p95": int(np.percentile(lengths, 95)),
+            "max": int(lengths.max()),
+        },
+    }

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 from pydantic import Field
 
+from ftlib.errors import DataError
 from ftlib.plugins import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from ftlib.data._allocate import Allocation
+    from ftlib.problems.base import Problem
+
+ORDER = ("train", "validation", "fusion", "test")
 
 
 class Splitting(Section):
@@ -26,4 +39,180 @@ class Splitting(Section):
     """Keep the label shares alike in every split (by quantile bins for regression)."""
 
     group_column: str | None = None
-    """A column of the source whose equal values never land in different splits (author, document...)."""
+    """A column of the source whose equal values never land in different splits (author, document...). A row
+    without a value is a group of its own."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What splitting gave.
+
+    Attributes:
+        tables: Split -> its rows in the order of row_id, without the column `split`.
+        rejected: Rows taken out because their input or their group is in a stricter split too, with `reason`.
+        problem: The problem with its label names filled in.
+        summary: {"rows": {split: count}, "labels": {split: {label: count}}, "leaks": {"train in test": count},
+            "stratified": whether rows were divided by label, "only_in_train": {label: rows of it, where a carved
+            split has none}}; for numbers also "values": {split: {"min", "mean", "max"}}.
+    """
+
+    tables: dict[str, pa.Table]
+    rejected: pa.Table
+    problem: Problem
+    summary: dict[str, Any]
+
+
+def split(table: pa.Table, problem: Problem, splitting: Splitting, *, seed: int) -> Splits:
+    """Divide cleaned rows into train, validation, test and perhaps fusion.
+
+    Given splits stay. A row of train whose input, or group, is in a given validation or test split is taken out
+    (one of validation, where test has it too). What is missing is then carved out of train, equal inputs and
+    groups staying whole.
+
+    Args:
+        table: What cleaning kept: row_id, split ("all" or the given ones), texts, label, perhaps group.
+        problem: Its labels, where it names any, are kept in their order.
+        splitting: Shares, stratification and groups.
+        seed: Rows are drawn by it.
+
+    Raises:
+        DataError: If rows, labels or groups do not suffice, or a label is in test that train lacks.
+    """
+    import numpy as np
+
+    from ftlib.data._leaks import Leaks
+
+    table = table.sort_by("row_id")
+    names = np.asarray(table["split"].to_numpy(zero_copy_only=False), dtype=object)
+    names[names == "all"] = "train"
+    _check_groups(table, splitting)
+    shares = _shares(names, splitting)
+    leaks = Leaks(table, problem)
+    leaks.find(names)
+    _check_left(names, leaks.fine, [])
+    rows = np.flatnonzero(leaks.fine & (names == "train"))
+    carved = _carve(table.take(rows), problem, splitting, shares, seed)
+    names[rows] = carved.names
+    leaks.find(names)  # groups may share an input
+    _check_left(names, leaks.fine, list(shares))
+    tables = {n: table.filter(leaks.fine & (names == n)).drop_columns(["split"]) for n in ORDER if n in names}
+    problem = _bind(problem, tables)
+    return Splits(tables, leaks.rejected(names), problem, _summary(tables, problem, leaks.counts, carved))
+
+
+def _shares(names: np.ndarray, splitting: Splitting) -> dict[str, float]:
+    """Return the splits to carve out of train, with their shares."""
+    ratios = {"test": splitting.test_ratio, "validation": splitting.validation_ratio, "fusion": splitting.fusion_ratio}
+    shares = {name: ratio for name, ratio in ratios.items() if ratio > 0 and name not in names}
+    if sum(shares.values()) >= 1:
+        listed = ", ".join(f"{name}_ratio {ratio:g}" for name, ratio in shares.items())
+        raise DataError(f"splitting: {listed} leave nothing to train on; their sum must be below 1.")
+    return shares
+
+
+def _carve(table: pa.Table, problem: Problem, splitting: Splitting, shares: dict[str, float], seed: int) -> Allocation:
+    from ftlib.data._allocate import allocate
+    from ftlib.data._rows import group_codes, input_codes
+    from ftlib.data._strata import Strata
+
+    column = splitting.group_column
+    units = group_codes(table) if column else input_codes(table, problem.text_columns)
+    num_units = int(units.max(initial=-1)) + 1
+    needed = ["train", *shares]
+    if num_units < len(needed):
+        what = f"different values in splitting.group_column {column!r}" if column else "different inputs"
+        raise DataError(
+            f"{num_units:,} {what} in {len(table):,} rows are too few to be divided into {', '.join(needed)}; "
+            "give more rows, or each split as a file of its own."
+        )
+    smallest = min(shares.values(), default=1.0)
+    strata = Strata.of(table[problem.label_column], problem, smallest) if splitting.stratify else None
+    return allocate(units, strata, shares, grouped=column is not None, seed=seed)
+
+
+def _check_groups(table: pa.Table, splitting: Splitting) -> None:
+    if not splitting.group_column:
+        return
+    if "group" not in table.column_names:
+        raise DataError(f"splitting.group_column {splitting.group_column!r}: the rows were collected without it.")
+    if table["group"].null_count == len(table):
+        raise DataError(f"splitting.group_column {splitting.group_column!r} is empty in every row; name another.")
+
+
+def _check_left(names: np.ndarray, fine: np.ndarray, carved: list[str]) -> None:
+    for name in dict.fromkeys([*ORDER, *carved]):
+        there = names == name
+        if there.any() and not (there & fine).any():
+            raise DataError(
+                f"split {name!r} is empty: each of its {there.sum():,} rows has an input or a group that another "
+                f"split has too. Is data.sources.{name} the same file as another?"
+            )
+        if name in carved and not there.any():
+            raise DataError(
+                f"split {name!r} would be empty: the groups are too large to take its share out of train; use a "
+                f"finer splitting.group_column, or give data.sources.{name}."
+            )
+    if not (names == "train").any():
+        raise DataError("split 'train' is empty; give data.sources.train or data.sources.all.")
+
+
+def _bind(problem: Problem, tables: dict[str, pa.Table]) -> Problem:
+    """Return the problem with the labels of train, after checking that no other split has more."""
+    target, column = problem.target, problem.label_column
+    if target.kind == "value":
+        _check_values(tables["train"][column], column)
+        return problem
+    learned = target.learn(tables["train"][column])
+    if len(learned) < (2 if target.kind == "single_label" else 1):
+        found = f"has only the label {learned[0]!r}" if learned else "has no label at all"
+        raise DataError(f"train {found}: there is nothing to learn. Check data.columns.{column} and the file.")
+    for name, table in tables.items():
+        unseen = [label for label in target.learn(table[column]) if label not in learned]
+        if unseen:
+            raise DataError(
+                f"{name} has {'a label' if len(unseen) == 1 else 'labels'} that no row of train has: "
+                f"{', '.join(map(repr, unseen[:6]))}{'...' if len(unseen) > 6 else ''}. "
+                "Add such rows to train, or remove them."
+            )
+    return problem.bind(learned)
+
+
+def _check_values(values: pa.ChunkedArray, column: str) -> None:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(values).as_py()
+    if ends["min"] == ends["max"]:
+        raise DataError(f"every row of train has the value {ends['min']:g}: there is nothing to learn. "
+                        f"Check data.columns.{column}.")  # fmt: skip
+
+
+def _summary(
+    tables: dict[str, pa.Table], problem: Problem, leaks: dict[str, int], carved: Allocation
+) -> dict[str, Any]:
+    column = problem.label_column
+    summary = {"rows": {name: len(table) for name, table in tables.items()}, "leaks": leaks}
+    if problem.target.kind == "value":
+        values = {name: _ends(table[column]) for name, table in tables.items()}
+        return {**summary, "labels": {}, "values": values, "stratified": carved.stratified, "only_in_train": {}}
+    labels = {name: _label_counts(table[column], problem.target.labels) for name, table in tables.items()}
+    rare = {
+        label: count
+        for label, count in labels["train"].items()
+        if carved.stratified and count and any(not labels[name][label] for name in carved.carved)
+    }
+    return {**summary, "labels": labels, "stratified": carved.stratified, "only_in_train": rare}
+
+
+def _label_counts(column: pa.ChunkedArray, labels: tuple[str, ...]) -> dict[str, int]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    found = {item["values"]: item["counts"] for item in values.value_counts().to_pylist()}
+    return {label: found.get(label, 0) for label in labels}
+
+
+def _ends(values: pa.ChunkedArray) -> dict[str, float]:
+    import pyarrow.compute as pc
+
+    return {"min": pc.min(values).as_py(), "mean": pc.mean(values).as_py(), "max": pc.max(values).as_py()}

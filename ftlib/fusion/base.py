@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
 
 class Combiner:
-    """A fitted fusion: a plain value that combines predictions and can be saved without pickle."""
+    """A fitted fusion: a plain value that combines predictions and can be saved without pickle.
+
+    Served models call it too, so it needs nothing of the rows it was fitted on, and gives a row the same
+    scores whichever rows come with it.
+    """
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Return fused scores, shape (num_rows, num_outputs), from (num_members, num_rows, num_outputs)."""
+        """Return fused scores, shape (num_rows, num_outputs), from (num_members, num_rows, num_outputs).
+
+        Members are in the order of fitting. The scores of a member whose weight is 0 are never read: a
+        server need not run it, and may give NaN in its place.
+        """
         raise NotImplementedError
 
     def weights(self) -> list[float] | None:
@@ -28,7 +36,7 @@ class Combiner:
         return None
 
     def save(self, folder: Path) -> None:
-        """Write the combiner into a folder: combiner.json, arrays beside it."""
+        """Write the combiner into a folder: combiner.json, arrays beside it in combiner.npz."""
         raise NotImplementedError
 
 

@@ -46,7 +46,7 @@ class Problem(Plugin):
 
     def model_settings(self) -> dict[str, Any]:
         """Return what the model's config must hold: num_labels, id2label, label2id, problem_type."""
-        raise NotImplementedError
+        return self.target.config()
 
     def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return token ids for rows: input_ids (list<int32>), token_type_ids where the model has them,

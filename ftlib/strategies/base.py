@@ -33,17 +33,36 @@ class Strategy(Plugin):
         """
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
-        """Return the model to train: freeze, wrap or add what is learned. Called once, after seeding."""
+        """Return the model to train: freeze, wrap or add what is learned. Called once, after seeding.
+
+        Args:
+            model: As `checkpoints.load` gives it; ``model.token_layout`` says what is known of its tokenizer.
+            problem: What is learned, its labels filled in.
+
+        Raises:
+            UnsupportedError: If this strategy cannot train such a model.
+        """
         return model
 
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
-        """Return AdamW's parameter groups over the trainable parameters; no decay on biases and norms."""
-        raise NotImplementedError
+        """Return AdamW's parameter groups over the trainable parameters; no decay on biases and norms.
+
+        Those are the parameters of one dimension, as they are in every transformer.
+        """
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
 
     def callbacks(self, model: PreTrainedModel) -> list[TrainerCallback]:
-        """Return Trainer callbacks that the strategy needs."""
+        """Return Trainer callbacks that the strategy needs.
+
+        One that has a state of its own is transformers' ExportableState, so that a killed stage resumes.
+        """
         return []
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem) -> Tensor:
@@ -52,6 +71,7 @@ class Strategy(Plugin):
         Args:
             logits: Model outputs, shape (batch_size, num_labels) for sequence problems.
             batch: "labels", and "teacher_logits" where the strategy has teachers.
+            problem: What is learned.
         """
         return problem.target.loss(logits, batch["labels"])
 

@@ -13,14 +13,26 @@ from ftlib.plugins import Plugin
 if TYPE_CHECKING:
     import pyarrow as pa
 
+UNREADABLE = "unreadable"
+"""Extra column of a source's table: why a row could not be read; null where it could. Cleaning rejects the row."""
+
+OTHER_ENDINGS = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet"}
+COMPRESSED = frozenset({"gz", "bz2", "zst"})
+PICKLES = frozenset({"pkl", "pickle", "joblib"})
+
 
 class Source(Plugin):
     """A place that raw rows are read from, as one Arrow table.
 
-    A params file may write a source as a path alone: its ending names the plugin (``train.tsv`` -> tsv).
+    A params file may write a source as a path alone: its ending names the plugin (``train.tsv`` -> tsv,
+    ``train.jsonl.gz`` -> jsonl).
     """
 
     kind: ClassVar[str] = "source"
+
+    quick: ClassVar[bool] = True
+    """Whether `columns` answers at once: no network and no heavy import. Only such sources are asked by
+    `ftlib check`; what is wrong with the others shows when the run begins."""
 
     path: str = ""
     """Where the rows are: a file, relative to the current folder or absolute, or the source's own address."""
@@ -40,7 +52,8 @@ class Source(Plugin):
             columns: The problem's column -> the source's column.
 
         Returns:
-            One column for each key of `columns`, in that order, types as the source has them.
+            One column for each key of `columns`, in that order, types as the source has them. Where single rows
+            could not be read, a last column `UNREADABLE` says why; their first column holds the raw line.
 
         Raises:
             DataError: If the file is not there, is not what its ending says, lacks a column or is not UTF-8
@@ -53,17 +66,22 @@ class Source(Plugin):
         """Return the fields that a path alone stands for."""
         if text in cls.available():
             return {"name": text}
-        name = PurePath(text).suffix.lower().lstrip(".")
-        if name in {"pkl", "pickle", "joblib"}:
+        endings = [ending.lower().lstrip(".") for ending in PurePath(text).suffixes]
+        if endings and endings[-1] in COMPRESSED:
+            endings.pop()
+        name = OTHER_ENDINGS.get(endings[-1], endings[-1]) if endings else ""
+        if name in PICKLES:
             raise PydanticCustomError(
                 "source_pickle",
-                "{text}: pickles are refused, since opening one runs what is in it. Save it as Parquet: df.to_parquet(...)",
+                "{text}: pickles are refused, since opening one runs what is in it. "
+                "Save it as Parquet: df.to_parquet(...)",
                 {"text": text},
             )
         if name not in cls.available():
+            shown = f"{{name: huggingface, path: {text}}}" if not endings else f"{{name: csv, path: {text}}}"
             raise PydanticCustomError(
                 "source_ending",
-                "{text}: no source reads this ending. Write {{name: ..., path: ...}} with one of: {names}".replace("{{", "").replace("}}", ""),
-                {"text": text, "names": ", ".join(cls.available())},
+                "{text}: no source is known by this ending. Name one, for example {shown}; there are: {names}",
+                {"text": text, "shown": shown, "names": ", ".join(cls.available())},
             )
         return {"name": name, "path": text}

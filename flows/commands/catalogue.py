@@ -1,0 +1,136 @@
+"""`ftlib list`, `show` and `schema`: what there is, and what it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ftlib.plugins import Plugin, Section
+
+
+def list_(
+    family: Annotated[
+        str | None,
+        typer.Argument(metavar="[WHAT]", help="strategies, problems, fusions or sources; everything unless given.", show_default=False),
+    ] = None,
+) -> None:
+    """List strategies, problems, fusions and sources, with a line on each."""
+    from flows.show import catalogue, console
+
+    families = _families()
+    chosen = families if family is None else {family: _family(family)}
+    out = console()
+    for i, (name, base) in enumerate(chosen.items()):
+        entries = [(plugin, _first_line(base.named(plugin).card())) for plugin in base.available()]
+        if i:
+            out.print()
+        out.print(catalogue(name, entries))
+    out.print("\n[dim]`ftlib show strategy lora` tells what one of them is, when it helps and what it takes.[/]")
+
+
+def show(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategy, problem, fusion or source; a section of a params file; or a name alone.", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one.", show_default=False)] = None,
+) -> None:
+    """Show what a strategy, problem, fusion or source is, and its parameters with types and defaults."""
+    from flows.show import card, console
+    from ftlib.errors import ParamsError
+
+    out = console()
+    if name is not None:
+        base = _family(what)
+        out.print(card(f"{base.kind} {name}", base.named(name).card(), _parameters(base.named(name))))
+        return
+    if what in _sections():
+        section = _sections()[what]
+        out.print(card(f"section {what}", section.__doc__ or "", _parameters(section)))
+        return
+    found = [base for base in _families().values() if what in base.available()]
+    for base in found:
+        out.print(card(f"{base.kind} {what}", base.named(what).card(), _parameters(base.named(what))))
+    if not found:
+        raise ParamsError(_unknown(what))
+
+
+def schema() -> None:
+    """Print the JSON Schema of params files, with which editors complete and check them."""
+    import json
+
+    from ftlib.params import Experiment
+
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
+    typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
+
+
+def _families() -> dict[str, type[Plugin]]:
+    """Return every family of plugins that a params file chooses from, by its plural."""
+    import ftlib.params  # noqa: F401  its imports bring the families in
+    from ftlib.plugins import Plugin, plural
+
+    return {plural(base.kind): base for base in sorted(Plugin.__subclasses__(), key=lambda base: base.kind)}
+
+
+def _family(name: str) -> type[Plugin]:
+    from ftlib.errors import ParamsError, unknown
+
+    families = _families()
+    by_either = {**families, **{base.kind: base for base in families.values()}}
+    if name not in by_either:
+        raise ParamsError(unknown("kind", name, families))
+    return by_either[name]
+
+
+def _sections() -> dict[str, type[Section]]:
+    """Return the sections of a params file by their keys, the experiment itself among them."""
+    from ftlib.params import Experiment, FusionMethod, Stage
+    from ftlib.plugins import Plugin
+    from ftlib.shapes import section_of
+
+    sections: dict[str, type[Section]] = {"experiment": Experiment, "stages": Stage, "fusions": FusionMethod}
+    for key, field in Experiment.model_fields.items():
+        section = section_of(field.annotation)
+        if section and not issubclass(section, Plugin):
+            sections[key] = section
+    return sections
+
+
+def _parameters(section: type[Section]) -> list[tuple[str, str, str, str]]:
+    """Return (key, type, default, description) of everything a section takes."""
+    from ftlib.plugins import Section as AnySection
+    from ftlib.shapes import expected
+
+    rows = []
+    for key, field in section.model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(default, AnySection):
+            shown = "see `ftlib show " + key + "`"
+        else:
+            shown = "required" if field.is_required() else _written(default)
+        rows.append((key, expected(field.annotation, field.metadata), shown, field.description or ""))
+    return rows
+
+
+def _written(value: object) -> str:
+    """Return a default as a params file would spell it."""
+    import json
+
+    if isinstance(value, float):
+        return f"{value:g}"
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value or '""'
+
+
+def _unknown(what: str) -> str:
+    from ftlib.errors import unknown
+
+    families = _families()
+    names = {name for base in families.values() for name in base.available()}
+    return unknown("name", what, {*names, *_sections(), *(b.kind for b in families.values())}, remedy="`ftlib list` names all.")
+
+
+def _first_line(card: str) -> str:
+    """Return a card's first sentence, without the plugin's own name before the colon."""
+    paragraph = " ".join(card.partition("\n\n")[0].split())
+    _, colon, rest = paragraph.partition(": ")
+    return rest if colon and len(rest) > 20 else paragraph

@@ -1,0 +1,278 @@
+"""The flow: one experiment, from raw rows to a registered model, each step a cached Prefect task.
+
+Order is in `flows.graph`, work in `tasks`, and what is shown and recorded in `flows.board`, `flows.recording` and
+`flows.summary`; this module walks the one and calls the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from ftlib import state
+
+state.prepare_environment()  # Prefect reads it when it is imported, in a worker too
+
+from prefect import flow  # noqa: E402
+from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.client.schemas.filters import (  # noqa: E402
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType  # noqa: E402
+from prefect.context import FlowRunContext  # noqa: E402
+from prefect.events.worker import EventsWorker  # noqa: E402
+from prefect.settings import (  # noqa: E402
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler  # noqa: E402
+from pydantic_core import CoreSchema  # noqa: E402
+
+from flows import graph, servers, summary  # noqa: E402
+from flows.board import Board  # noqa: E402
+from flows.recording import Recording  # noqa: E402
+from flows.running import Handed, Silent, handed, run_experiment  # noqa: E402
+from ftlib import tracking  # noqa: E402
+from ftlib.artifacts import Artifact  # noqa: E402
+from ftlib.errors import FtlibError  # noqa: E402
+from ftlib.files import read_json  # noqa: E402
+from ftlib.loading import load_experiment  # noqa: E402
+from ftlib.params import Experiment  # noqa: E402
+from ftlib.steps import Step, step_key  # noqa: E402
+from tasks.base import Done, run_step  # noqa: E402
+
+__all__ = ["hybrid_finetune", "run_experiment"]
+
+RECORD_SECONDS = 15.0
+"""How long a temporary server may take to write down the last task runs before it is stopped."""
+
+logger = logging.getLogger(__name__)
+
+
+class _ExperimentSchema:
+    """Shows the experiment's own schema in the UI's form, and leaves validation, with its better errors, to ftlib."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler(source)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        file = {"type": "string", "title": "A params file", "description": "Its absolute path on the worker's machine."}
+        return {"anyOf": [file, handler(Experiment.__pydantic_core_schema__)]}
+
+
+Params = Annotated[
+    str | dict[str, Any],
+    _ExperimentSchema,
+    Field(title="Params", description="A params file's absolute path, or an experiment written out."),
+]
+Overrides = Annotated[
+    list[str],
+    Field(title="Overrides", description="Changes on top, as --set takes them: stages.0.strategy.r=16"),
+]
+
+
+def _flow_run_name(parameters: dict[str, Any]) -> str:
+    given = handed.get()
+    params = parameters["params"]
+    if given:
+        name = given.experiment.name
+    else:
+        name = params.get("name", "experiment") if isinstance(params, dict) else Path(params).stem
+    return f"{name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="hybrid_finetune", flow_run_name=_flow_run_name, persist_result=False)
+def hybrid_finetune(params: Params, overrides: Overrides = []) -> dict[str, Any]:  # noqa: B006  Prefect's form shows it
+    """Turn raw rows into a fused, evaluated and registered model; compute only what no earlier run has computed.
+
+    Args:
+        params: A params file's absolute path, or an experiment written out.
+        overrides: Changes on top, as `--set` takes them: `stages.0.strategy.r=16`.
+
+    Returns:
+        The run's summary: steps, members, fusions, the best one, and where report and model are.
+    """
+    given = handed.get() or Handed(load_experiment(params, overrides), Silent(), has_pages=True)
+    run = _Run(given, source=params if isinstance(params, str) else None, overrides=overrides)
+    tracking.send_pending(state.home())
+    with run.recorded():
+        for step in graph.steps(given.experiment):
+            run.perform(step)
+        return run.conclude()
+
+
+class _Run:
+    """One pass through the steps, and all that is told of it."""
+
+    def __init__(self, given: Handed, *, source: str | None, overrides: list[str]) -> None:
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None:
+            raise RuntimeError("a run begins within its flow")
+        self.experiment = given.experiment
+        self.given = given
+        self.source = source
+        self.overrides = overrides
+        self.started = time.perf_counter()
+        self.store = state.store()
+        self.done: dict[str, Done] = {}
+        self.told: list[dict[str, Any]] = []
+        self.flow_run_id = context.flow_run.id
+        self.page = _page(self.flow_run_id) if given.has_pages else None
+        tags = {"prefect.flow_run_id": str(self.flow_run_id), "prefect.flow_run_name": context.flow_run.name}
+        self.recording = Recording(
+            self.experiment,
+            run_name=context.flow_run.name,
+            tags={**tags, **({"prefect.flow_run_url": self.page} if self.page else {})},
+        )
+        self.board = Board(context.client, self.flow_run_id, self.experiment.name)  # type: ignore[arg-type]
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Show progress while the context is open; where it fails, tell MLflow."""
+        try:
+            with self.board.watching():
+                yield
+        except BaseException as error:
+            self.recording.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+
+    def perform(self, step: Step) -> None:
+        """Run one step, and tell of it."""
+        listener, name = self.given.listener, step.step_name
+        listener.begin(name)
+        began = time.perf_counter()
+        try:
+            inputs = {argument: self.done[before].artifact for argument, before in step.inputs.items()}
+            key = step_key(step, inputs)
+            with self.recording.watching(step, self.store.lookup(key)) as watched:
+                self.given.started.append(name)
+                done = run_step(step, inputs, key=key, scope=self.experiment.name)
+        except BaseException:
+            listener.failed(name)
+            raise
+        took = time.perf_counter() - began
+        record = self.recording.end(watched, done, self.store)
+        self.done[name] = Done(done.artifact, done.cached, record, done.task_run_id)
+        cached = "cached" if done.cached else "computed"
+        self.told.append({"name": name, "state": cached, "seconds": round(took, 3), "artifact": record.digest})
+        listener.done(name, cached=done.cached, took=took)
+
+    def conclude(self) -> dict[str, Any]:
+        """Record the results, register the model, write summary and report, show them; return the summary."""
+        artifacts = {name: done.artifact for name, done in self.done.items()}
+        evaluated = self.store.open(artifacts["evaluate"])
+        evaluation = read_json(evaluated / "evaluation.json")
+        sent = self._record(artifacts, evaluated, evaluation)
+        found = summary.build(
+            self.experiment,
+            steps=self.told,
+            records={name: done.record for name, done in self.done.items()},
+            evaluation=evaluation,
+            rejected=summary.rejected_rows(self.store, artifacts),
+            facts={
+                "flow_run_id": str(self.flow_run_id),
+                "mlflow_run_id": sent.run_id if sent else None,
+                "mlflow_run_ids": self.recording.run_ids(sent),
+                "model_uri": sent.model_uri if sent else None,
+                "report": str(summary.report_path(self.experiment.name)),
+                "seconds": time.perf_counter() - self.started,
+                "source": self.source,
+                "overrides": self.overrides,
+            },
+        )
+        html = (evaluated / "report.html").read_text(encoding="utf8")
+        summary.write_report(self.experiment.name, html, summary.report_facts(found, self._links(sent)))
+        summary.write(found)
+        self._show(found, html, sent)
+        return found
+
+    def _record(self, artifacts: dict[str, Artifact], evaluated: Path, evaluation: dict[str, Any]) -> Any:
+        """Tell MLflow the results, and send all."""
+        self.recording.results(evaluation)
+        self.recording.files(evaluated / "report.html", evaluated / "evaluation.json")
+        if "split" in artifacts:
+            rows = read_json(self.store.open(artifacts["split"]) / "splits.json")["rows"]
+            self.recording.data(self.experiment.name, artifacts["split"].digest, rows)
+        if "register" in artifacts:
+            packed = artifacts["register"]
+            self.recording.register(self.experiment, self.store.open(packed), packed.digest, evaluation)
+        computed = sum(not done.cached for done in self.done.values())
+        seconds = time.perf_counter() - self.started
+        return self.recording.finish(
+            "FINISHED", {"seconds": seconds, "steps_computed": computed, "steps_cached": len(self.done) - computed}
+        )
+
+    def _links(self, sent: tracking.Sent | None) -> dict[str, str | None]:
+        return {"prefect": self.page, "mlflow": sent.urls.get(tracking.RUN) if sent else None}
+
+    def _show(self, found: dict[str, Any], html: str, sent: tracking.Sent | None) -> None:
+        self.board.leaderboard(found)
+        self.board.report(found, html)
+        if sent and sent.urls:
+            self.board.link("mlflow", sent.urls[tracking.RUN], "The run in MLflow")
+            for step, url in self.recording.urls(sent).items():
+                self.board.link(f"mlflow-{step}", url, f"{step} in MLflow", task_run_id=self.done[step].task_run_id)
+
+
+# -- calling it --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def settings(api: str) -> Iterator[None]:
+    """Let Prefect use this API, and no heartbeat: joining its thread costs every flow most of a second."""
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def call(params: str | dict[str, Any], overrides: list[str], *, wait_for_records: bool) -> dict[str, Any]:
+    """Call the flow; return its summary, or raise what it raised.
+
+    Args:
+        params: As the flow takes it.
+        overrides: Likewise.
+        wait_for_records: The server will be stopped: wait until it has written down every task run.
+    """
+    final = hybrid_finetune(params, overrides, return_state=True)
+    if wait_for_records and final.state_details.flow_run_id is not None:
+        given = handed.get()
+        _wait_for_records(final.state_details.flow_run_id, len(given.started) if given else 0)
+    result: dict[str, Any] = final.result()
+    return result
+
+
+def _wait_for_records(flow_run_id: Any, expected: int) -> None:
+    """Wait until the server has the final state of every task run; they reach it as events, behind the flow."""
+    EventsWorker.drain_all(timeout=RECORD_SECONDS)
+    final = TaskRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
+    deadline = time.monotonic() + RECORD_SECONDS
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            recorded = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=final)),
+            )
+            if len(recorded) >= expected:
+                return
+            time.sleep(0.1)
+    logger.warning("Prefect has recorded %d of %d task runs; the store has them all.", len(recorded), expected)
+
+
+def _page(flow_run_id: Any) -> str | None:
+    api = get_current_settings().api.url
+    return f"{servers.prefect_ui(api)}/runs/flow-run/{flow_run_id}" if api else None
+
+
+__all__ += ["FtlibError"]

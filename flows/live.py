@@ -1,0 +1,169 @@
+"""The running job on the terminal: finished steps as lines, the running one with its bar, the rest in a line.
+
+On a terminal the lines at the bottom change in place; elsewhere (a log, a pipe) each finished step is one
+plain line. All of it goes to stderr: stdout holds results only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from flows.show import console, count, seconds
+from ftlib.progress import Progress
+
+NAME_WIDTH = 30
+BAR_WIDTH = 28
+
+
+@dataclass
+class _Running:
+    """A step at work: when it began, and its newest event."""
+
+    name: str
+    started: float = field(default_factory=time.monotonic)
+    event: Progress | None = None
+    first: tuple[float, float] | None = None  # time and units done at the first event: warm-up is not speed
+
+    def hear(self, event: Progress) -> None:
+        if self.first is None or event.done < self.first[1]:
+            self.first = (time.monotonic(), event.done)
+        self.event = event
+
+    def rate(self) -> float | None:
+        """Return units a second."""
+        if self.event is None or self.first is None:
+            return None
+        passed, done = time.monotonic() - self.first[0], self.event.done - self.first[1]
+        return done / passed if passed > 0.5 and done > 0 else None
+
+    def remaining(self) -> float | None:
+        """Return the seconds that are left at this speed."""
+        rate = self.rate()
+        return (self.event.total - self.event.done) / rate if rate and self.event else None
+
+
+class Display:
+    """Shows a run. Hears what `run_experiment` tells: a step begins, is done, or has come further.
+
+    Args:
+        steps: The names of all steps, in order.
+    """
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self.waiting = list(steps)
+        self.num_steps = len(self.waiting)
+        self.num_done = 0
+        self.running: dict[str, _Running] = {}
+        self.console = console(stderr=True)
+        self.started = time.monotonic()
+        self.spinner = Spinner("dots", style="cyan")
+        terminal = self.console.is_terminal
+        self.live = Live(self, console=self.console, refresh_per_second=8, transient=True) if terminal else None
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    # -- what the run tells --------------------------------------------------------------------------
+
+    def begin(self, step: str) -> None:
+        """A step begins."""
+        if step in self.waiting:
+            self.waiting.remove(step)
+        self.running[step] = _Running(step)
+
+    def progress(self, event: Progress) -> None:
+        """A step has come further."""
+        self.running.setdefault(event.step, _Running(event.step)).hear(event)
+
+    def done(self, step: str, *, cached: bool, took: float | None = None) -> None:
+        """A step is done: computed, or found computed."""
+        held = self.running.pop(step, None)
+        if step in self.waiting:
+            self.waiting.remove(step)
+        self.num_done += 1
+        if took is None and held is not None:
+            took = time.monotonic() - held.started
+        self._print(_finished(step, cached=cached, took=took, event=held.event if held else None))
+
+    def failed(self, step: str) -> None:
+        """A step has failed; the error itself is told by the command line."""
+        self.running.pop(step, None)
+        self._print(Text.assemble(("✗ ", "red"), f"{step:<{NAME_WIDTH}} ", ("failed", "red")))
+
+    def _print(self, line: Text) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    # -- what is shown -------------------------------------------------------------------------------
+
+    def __rich__(self) -> Any:
+        rows = Table.grid(padding=(0, 1))
+        rows.add_column(width=1)
+        rows.add_column(width=NAME_WIDTH, no_wrap=True)
+        rows.add_column(width=BAR_WIDTH)
+        rows.add_column(no_wrap=True)
+        for step in tuple(self.running.values()):
+            rows.add_row(self.spinner, Text(step.name, style="bold"), _bar(step), _details(step))
+        return Group(rows, self._footer())
+
+    def _footer(self) -> Text:
+        following = ", ".join(self.waiting[:3]) + (f" and {len(self.waiting) - 3} more" if len(self.waiting) > 3 else "")
+        passed = seconds(time.monotonic() - self.started)
+        line = Text(f"  {self.num_done} of {self.num_steps} steps, {passed}", style="dim")
+        return line.append(f"; waiting: {following}" if following else "", style="dim")
+
+
+def _finished(step: str, *, cached: bool, took: float | None, event: Progress | None) -> Text:
+    if cached:
+        return Text.assemble(("○ ", "dim"), (f"{step:<{NAME_WIDTH}} ", "dim"), ("cached", "dim"))
+    figures = _figures(event.metrics) if event else ""
+    return Text.assemble(("✓ ", "green"), f"{step:<{NAME_WIDTH}} ", f"computed in {seconds(took)}", (f"  {figures}" if figures else "", "dim"))
+
+
+def _bar(step: _Running) -> Any:
+    if step.event is None or step.event.total <= 0:
+        return ProgressBar(total=None, width=BAR_WIDTH, pulse=True)
+    return ProgressBar(total=step.event.total, completed=step.event.done, width=BAR_WIDTH)
+
+
+def _details(step: _Running) -> Text:
+    """Return how far, how well, how fast and how long still."""
+    event = step.event
+    if event is None:
+        return Text(seconds(time.monotonic() - step.started), style="dim")
+    parts = [f"{event.done:,.0f}/{event.total:,.0f} {event.unit}", _figures(event.metrics)]
+    speed = event.metrics.get("rows_per_second")
+    rate = step.rate()
+    if speed is not None:
+        parts.append(f"{speed:,.0f} rows/s")
+    elif rate is not None:
+        parts.append(f"{count(round(rate, 1 if rate < 10 else 0))} {event.unit}/s")
+    remaining = step.remaining()
+    if remaining is not None:
+        parts.append(f"{seconds(remaining)} left")
+    return Text("  ".join(part for part in parts if part))
+
+
+def _figures(metrics: Any) -> str:
+    """Return the loss and the newest validation figures: "loss 0.312  validation accuracy 0.874"."""
+    shown = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items() if name in ("loss", "epoch")]
+    shown += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items() if name.startswith("validation_")][:1]
+    return "  ".join(shown)

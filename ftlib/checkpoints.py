@@ -1,0 +1,211 @@
+"""Checkpoints: a model and its tokenizer, had from a folder, a Python package or the hub; opened and saved.
+
+A saved checkpoint is a plain folder: config.json, model.safetensors and tokenizer files that
+``AutoModelForSequenceClassification.from_pretrained`` opens, or an adapter that peft opens with its base in
+``base/``. Beside them ftlib.json says what made it. Equal weights, equal bytes; no path of this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlib.errors import CheckpointError
+from ftlib.files import read_json, write_json
+from ftlib.pretrained import fetch, fingerprint
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ftlib.problems.base import Problem
+
+__all__ = ["Checkpoint", "fetch", "fingerprint", "load", "load_tokenizer", "quiet", "save"]
+
+SETTINGS = "ftlib.json"
+ADAPTER = "adapter_config.json"
+BASE = "base"
+"""The folder inside an adapter's that holds the model it adapts."""
+
+
+@dataclass
+class Checkpoint:
+    """A model with its tokenizer and what is known of it.
+
+    Attributes:
+        model: A transformers model, or a peft one around it.
+        tokenizer: What rows are encoded with; it inserts no virtual tokens, the model does.
+        settings: What ftlib.json holds: strategy, num_parameters, problem...; {} for a pretrained model.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return a checkpoint's tokenizer, as rows are encoded with it.
+
+    Raises:
+        CheckpointError: If the folder holds none that can be opened.
+    """
+    from transformers import AutoTokenizer
+
+    from ftlib.virtual_tokens import VirtualTokens, without_virtual
+
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}: no tokenizer can be opened ({_first_line(error)}).") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    virtual = _settings(folder).get("virtual_tokens")
+    return without_virtual(tokenizer, VirtualTokens.parse(virtual)) if virtual else tokenizer
+
+
+def load(folder: Path, problem: Problem) -> Checkpoint:
+    """Open a checkpoint with the head that `problem` needs; a missing head is drawn at random, so seed first.
+
+    Args:
+        folder: What `fetch` or `save` wrote.
+        problem: What is learned, its labels filled in.
+
+    Raises:
+        CheckpointError: If the folder holds no model that can be opened, or one for other labels.
+    """
+    from ftlib.virtual_tokens import VirtualTokens, attach, layout
+
+    settings = _settings(folder)
+    _check_labels(folder, settings, problem)
+    tokenizer = load_tokenizer(folder)
+    if (folder / ADAPTER).exists():
+        model = _load_adapter(folder, problem)
+    else:
+        model = _load_plain(folder, problem)
+    if tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    model.token_layout = layout(tokenizer)  # type: ignore[assignment]
+    if settings.get("virtual_tokens"):
+        attach(model, VirtualTokens.parse(settings["virtual_tokens"]))
+    return Checkpoint(model.eval(), tokenizer, settings)
+
+
+def save(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write a checkpoint into a folder, so that plain transformers (or peft) opens it.
+
+    Args:
+        checkpoint: What `ftlib.training.train` gave.
+        folder: Made where missing.
+    """
+    from ftlib.virtual_tokens import attached, with_virtual
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    virtual = attached(model)
+    if virtual:
+        tokenizer = with_virtual(tokenizer, virtual)
+    with quiet():
+        if hasattr(model, "peft_config"):
+            _save_adapter(model, folder)
+            tokenizer.save_pretrained(folder / BASE)
+        else:
+            _save_plain(model, folder)
+        tokenizer.save_pretrained(folder)
+    settings = {k: v for k, v in checkpoint.settings.items() if k != "virtual_tokens"}
+    write_json(folder / SETTINGS, {**settings, **({"virtual_tokens": virtual.dump()} if virtual else {})})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' own messages and progress bars off the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
+    import torch
+    import transformers
+
+    auto_class = getattr(transformers, problem.auto_class)
+    try:
+        with quiet():
+            return auto_class.from_pretrained(
+                str(folder),
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # a head for other labels gives way to a new one
+                **problem.model_settings(),
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: no model can be opened ({_first_line(error)}).") from error
+
+
+def _load_adapter(folder: Path, problem: Problem) -> PreTrainedModel:
+    from peft import PeftModel
+
+    base = _load_plain(folder / BASE, problem)
+    return PeftModel.from_pretrained(base, str(folder))  # type: ignore[return-value,arg-type]
+
+
+def _save_plain(model: PreTrainedModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+    model.config._name_or_path = ""
+    model.config.name_or_path = ""
+    model.save_pretrained(folder, state_dict=state)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k != "_name_or_path"})
+
+
+def _save_adapter(model: Any, folder: Path) -> None:
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = BASE
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    base = model.get_base_model()
+    _save_plain(base, folder / BASE, _plain_state(base))
+
+
+def _plain_state(base: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a model that peft has changed, under the names they had before."""
+    state = {}
+    for name, value in base.state_dict().items():
+        if ".modules_to_save." in name or ".lora_" in name:
+            continue
+        state[name.replace(".original_module.", ".").replace(".base_layer.", ".")] = value
+    return state
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    return read_json(path) if path.exists() else {}
+
+
+def _check_labels(folder: Path, settings: dict[str, Any], problem: Problem) -> None:
+    trained = settings.get("problem", {}).get("labels")
+    wanted = problem.model_settings()
+    if trained is None or not hasattr(problem, "labels"):
+        return
+    if list(trained) != list(wanted.get("id2label", {}).values()):
+        raise CheckpointError(
+            f"{folder}: was trained for the labels {', '.join(trained)}, not for "
+            f"{', '.join(wanted.get('id2label', {}).values())}; train it again on these rows."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,146 @@
+"""Collecting: every source becomes one table of raw rows, each with its id and its split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftlib.data.sources._files import pick
+from ftlib.data.sources.base import UNREADABLE, Source
+from ftlib.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLITS = ("train", "validation", "fusion", "test", "all")
+"""Every split a source may stand for, in the order that rows are numbered."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What collecting gave.
+
+    Attributes:
+        table: row_id (int64, running over the splits), split (string), the problem's columns as the source has
+            them, and `unreadable` (string) where some rows could not be read.
+        summary: {"rows": {split: count}, "columns": [name]}
+    """
+
+    table: pa.Table
+    summary: dict[str, Any]
+
+
+def fingerprint(sources: Mapping[str, Source]) -> str:
+    """Return one digest of the content of every source, by split."""
+    digests = {split: source.fingerprint() for split, source in sources.items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def check_columns(sources: Mapping[str, Source], columns: Mapping[str, str]) -> None:
+    """Check that every file is there and has the columns, without reading its rows.
+
+    Sources that cannot be asked quickly (the hub) are left out.
+
+    Args:
+        sources: Split -> source.
+        columns: The problem's column -> the source's column.
+
+    Raises:
+        DataError: One line for each file or column that is missing, with near names.
+    """
+    lines = []
+    for source in _distinct(sources):
+        try:
+            if source.quick:
+                pick(source.path or source.name, columns, source.columns())
+        except DataError as error:
+            lines.append(str(error))
+    if lines:
+        raise DataError("\n".join(lines))
+
+
+def collect(sources: Mapping[str, Source], columns: Mapping[str, str]) -> Collected:
+    """Read every source into one table.
+
+    Args:
+        sources: Split -> source.
+        columns: The problem's column -> the source's column.
+
+    Raises:
+        DataError: If a source cannot be read, or two sources disagree about what a column holds.
+    """
+    import pyarrow as pa
+
+    tables = {split: _plain(sources[split].read(columns), sources[split]) for split in SPLITS if split in sources}
+    names = [*columns, *([UNREADABLE] if any(UNREADABLE in t.column_names for t in tables.values()) else [])]
+    rows = {split: len(table) for split, table in tables.items()}
+    merged = {name: _merge(name, [_column(t, name) for t in tables.values()]) for name in names}
+    split = pa.chunked_array([pa.array([s]).take(pa.array([0] * n)) for s, n in rows.items()], pa.string())
+    row_id = pa.array(range(sum(rows.values())), pa.int64())
+    return Collected(pa.table({"row_id": row_id, "split": split, **merged}), {"rows": rows, "columns": list(columns)})
+
+
+def _distinct(sources: Mapping[str, Source]) -> list[Source]:
+    return list({repr(source): source for source in sources.values()}.values())
+
+
+def _plain(table: pa.Table, source: Source) -> pa.Table:
+    """Return the table with the types that the steps after this know: string, int64, double, bool, or lists of them."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in table.column_names:
+        wanted = _plain_type(table[name].type)
+        try:
+            columns[name] = table[name].cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise DataError(
+                f"{source.path or source.name}: the column for {name} is of type {table[name].type}, "
+                "expected texts, numbers or lists of them; name another column in data.columns."
+            ) from None
+    return pa.table(columns)
+
+
+def _plain_type(given: pa.DataType) -> pa.DataType:
+    import pyarrow.types as t
+    from pyarrow import float64, int64, list_, string
+
+    if t.is_dictionary(given):
+        return _plain_type(given.value_type)
+    if t.is_list(given) or t.is_large_list(given) or t.is_fixed_size_list(given):
+        return list_(_plain_type(given.value_type))
+    if t.is_integer(given):
+        return int64()
+    if t.is_floating(given) or t.is_decimal(given):
+        return float64()
+    return given if t.is_null(given) or t.is_boolean(given) else string()
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    if name in table.column_names:
+        return table[name]
+    return pa.chunked_array([pa.nulls(len(table), pa.string())])
+
+
+def _merge(name: str, parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return one column of all splits; where types differ, numbers widen and the rest becomes text."""
+    import pyarrow as pa
+
+    types = {part.type for part in parts} - {pa.null()}
+    if {pa.types.is_list(t) for t in types} == {True, False}:
+        raise DataError(f"{name}: is a list in one source and a single value in another; give all alike.")
+    wanted = next(iter(types), pa.string()) if len(types) <= 1 else _common(types)
+    return pa.chunked_array([chunk for part in parts for chunk in part.cast(wanted).chunks], wanted)
+
+
+def _common(types: set[pa.DataType]) -> pa.DataType:
+    import pyarrow as pa
+
+    if types == {pa.int64(), pa.float64()}:
+        return pa.float64()
+    return pa.list_(pa.string()) if all(pa.types.is_list(t) for t in types) else pa.string()

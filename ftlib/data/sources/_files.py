@@ -1,0 +1,195 @@
+"""What the file sources share: opening a file, its digest, and the proof that it is UTF-8 text."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from ftlib.data.sources.base import COMPRESSED, UNREADABLE
+from ftlib.errors import DataError, unknown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HEAD_BYTES = 1 << 20
+SLICE_BYTES = 8 << 20
+
+# First bytes of files that are often given a wrong ending.
+MAGIC = {
+    b"\x1f\x8b": "a gzip file; give it the ending .gz",
+    b"BZh": "a bzip2 file; give it the ending .bz2",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file; give it the ending .zst",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
+    b"PAR1": "a Parquet file; use {name: parquet, path: ...}",
+    b"ARROW1": "an Arrow file; save it as Parquet",
+    b"%PDF": "a PDF",
+    b"SQLite format 3\x00": "an SQLite database; export the table as CSV",
+    b"\x80\x04\x95": "a Python pickle, which is refused since opening one runs what is in it; save it as Parquet",
+    b"\x80\x05\x95": "a Python pickle, which is refused since opening one runs what is in it; save it as Parquet",
+}
+BOMS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def existing_file(path: str) -> Path:
+    """Return the path of a file that is there and can be read.
+
+    Raises:
+        DataError: If there is none; the message holds the near names.
+    """
+    if not path:
+        raise DataError("a source needs a path: {name: csv, path: data/train.csv}, or the path alone.")
+    file = Path(path).expanduser()
+    try:
+        if file.is_dir():
+            raise DataError(
+                f"{path}: is a folder, expected a file. Name one file in it{_some_files(file)}; "
+                "a folder saved by `datasets` is read by {name: huggingface, path: ...}."
+            )
+        if not file.exists():
+            raise DataError(f"{path}: no such file.{_near_files(file)} Paths start at the current folder.")
+        with file.open("rb"):
+            return file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file's permissions.") from None
+
+
+def digest_file(path: str) -> str:
+    """Return the sha256 of a file's bytes, hex."""
+    with existing_file(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_head(path: str) -> bytes:
+    """Return the first bytes of a text file (decompressed), without byte-order mark, after a look at its kind."""
+    return _without_mark(_first_look(path, _read(path, HEAD_BYTES)))
+
+
+def read_text(path: str) -> bytes:
+    """Return the bytes of a text file (decompressed), without byte-order mark, proven to be UTF-8.
+
+    Raises:
+        DataError: If it is empty, of another kind, or not UTF-8: byte offset and line are named.
+    """
+    data = _first_look(path, _read(path, -1))
+    _check_utf8(path, data)
+    return _without_mark(data)
+
+
+def pick(path: str, wanted: Mapping[str, str], available: list[str]) -> None:
+    """Check that a source has the wanted columns, each once.
+
+    Raises:
+        DataError: One line for every column that is missing (with the near names) or there twice.
+    """
+    lines = []
+    for name, column in wanted.items():
+        if column not in available:
+            lines.append(f"{path}: {unknown('column', column, available, remedy=_remedy(name, available))}")
+        elif available.count(column) > 1:
+            lines.append(f"{path}: the header has {column!r} {available.count(column)} times; name each column once.")
+    if lines:
+        raise DataError("\n".join(lines))
+
+
+def with_unreadable(table: pa.Table, bad: list[tuple[str, str]]) -> pa.Table:
+    """Return the table with its unreadable rows at the end.
+
+    Args:
+        table: The rows that could be read.
+        bad: For each other row its raw text and the reason.
+    """
+    import pyarrow as pa
+
+    if not bad:
+        return table
+    first = table.column_names[0]
+    rest = {
+        field.name: pa.nulls(len(bad), field.type) if field.name != first else pa.array([raw for raw, _ in bad])
+        for field in table.schema
+    }
+    good = table.set_column(0, first, table[first].cast(pa.string())) if table[first].type != pa.string() else table
+    good = good.append_column(UNREADABLE, pa.nulls(len(table), pa.string()))
+    return pa.concat_tables([good, pa.table({**rest, UNREADABLE: pa.array([why for _, why in bad])})])
+
+
+def _remedy(name: str, available: list[str]) -> str:
+    if name == "group":
+        return "It is named by splitting.group_column."
+    if available and available == [str(i) for i in range(len(available))]:
+        return f"The columns are read as positions, 0 to {len(available) - 1}: set data.columns.{name}."
+    if len(available) == 1 and (found := [mark for mark in (";", "\t", ",", "|") if mark in available[0]]):
+        return f"The whole header was read as one column; is the delimiter {found[0]!r}?"
+    return f"Say which one holds the {name}: data.columns.{name}."
+
+
+def _some_files(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir() if p.is_file())[:4]
+    return f" ({', '.join(names)}...)" if names else ""
+
+
+def _near_files(file: Path) -> str:
+    if not file.parent.is_dir():
+        return f" The folder {str(file.parent)!r} does not exist either."
+    near = difflib.get_close_matches(file.name, [p.name for p in file.parent.iterdir()], n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(str(file.parent / n)) for n in near)}?" if near else ""
+
+
+def _read(path: str, size: int) -> bytes:
+    """Return the first `size` bytes, all for -1, decompressed where the ending says so."""
+    file = existing_file(path)
+    if PurePath(path).suffix.lower().lstrip(".") not in COMPRESSED:
+        with file.open("rb") as handle:
+            return handle.read(size)
+    import pyarrow as pa
+
+    try:
+        with pa.input_stream(str(file), compression="detect") as stream:
+            return bytes(stream.read(None if size < 0 else size))
+    except (OSError, pa.ArrowException) as error:
+        ending = PurePath(path).suffix
+        raise DataError(f"{path}: is not the {ending} file that its ending says, or is damaged ({error}).") from None
+
+
+def _first_look(path: str, data: bytes) -> bytes:
+    if not data.strip(b" \t\r\n"):
+        raise DataError(f"{path}: the file is empty.")
+    for mark, encoding in BOMS.items():
+        if data.startswith(mark):
+            raise DataError(_not_utf8(path, f"is {encoding} text", encoding))
+    for magic, what in MAGIC.items():
+        if data.startswith(magic):
+            raise DataError(f"{path}: is not text but {what}.")
+    sample = data[:4096]
+    if sample.count(b"\x00") > len(sample) // 4:  # Latin text in UTF-16 is every other byte NUL
+        raise DataError(_not_utf8(path, "is UTF-16 text without a byte-order mark, or no text at all", "UTF-16LE"))
+    return data
+
+
+def _check_utf8(path: str, data: bytes) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), SLICE_BYTES):
+        held = len(decoder.getstate()[0])
+        try:
+            decoder.decode(data[start : start + SLICE_BYTES], final=start + SLICE_BYTES >= len(data))
+        except UnicodeDecodeError as error:
+            offset = start - held + error.start
+            line = data.count(b"\n", 0, offset) + 1
+            what = f"is not UTF-8: byte 0x{data[offset]:02x} at offset {offset:,}, line {line:,}"
+            raise DataError(_not_utf8(path, what, "WINDOWS-1252")) from None
+
+
+def _not_utf8(path: str, what: str, encoding: str) -> str:
+    return f"{path}: {what}. Convert it, for example: iconv -f {encoding} -t UTF-8 {path} > converted"
+
+
+def _without_mark(data: bytes) -> bytes:
+    return data.removeprefix(codecs.BOM_UTF8)

@@ -1,0 +1,57 @@
+"""Parquet: a columnar file with types, the best format for large data.
+
+Labels may be names, numbers, categories or lists of names. Only the columns in use are read.
+
+    data: {sources: {train: data/train.parquet, test: data/test.parquet}}
+
+Source: https://parquet.apache.org/docs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ftlib.data.sources import _files
+from ftlib.data.sources.base import Source
+from ftlib.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+class Parquet(Source):
+    """A Parquet file."""
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the file."""
+        return _files.digest_file(self.path)
+
+    def columns(self) -> list[str]:
+        """Return the names of the file's columns."""
+        with self._open() as file:
+            return list(file.schema_arrow.names)
+
+    def read(self, columns: Mapping[str, str]) -> pa.Table:
+        """Return the rows, types as the file has them."""
+        import pyarrow as pa
+
+        with self._open() as file:
+            _files.pick(self.path, columns, list(file.schema_arrow.names))
+            try:
+                table = file.read(columns=list(dict.fromkeys(columns.values())))
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{self.path}: is damaged ({error}); fetch or write it again.") from None
+        if not len(table):
+            raise DataError(f"{self.path}: has columns but no rows.")
+        return pa.table({name: table[column] for name, column in columns.items()})
+
+    def _open(self) -> pq.ParquetFile:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(_files.existing_file(self.path))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: is not a Parquet file, or is damaged ({error}).") from None

@@ -1,0 +1,90 @@
+"""Word embeddings of which only some rows learn.
+
+The word embeddings are half of a small encoder, but a batch touches under a thousand of their 30,000 rows.
+Zeroing, clipping and updating a dense gradient for the others costs a tenth of a step and more. Here
+the rows in use are a parameter of their own.
+
+With AdamW the result is that of the dense gradient, but for rounding: a row that no batch ever
+touches has no gradient and no moments, so its update is the weight decay alone, the same factor for
+all such rows. `RowEmbedding.decay` collects that factor, `merged` applies it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RowEmbedding(nn.Module):
+    """An embedding whose `rows` are trained while the rest of its table stays.
+
+    Args:
+        table: The whole embedding; frozen here.
+        ids: The rows to train, unique.
+    """
+
+    def __init__(self, table: nn.Embedding, ids: Tensor) -> None:
+        super().__init__()
+        self.table = table.requires_grad_(False)
+        self.rows = nn.Parameter(table.weight.detach()[ids].clone())
+        places = torch.full((table.num_embeddings,), -1, device=ids.device)
+        places[ids] = torch.arange(len(ids), device=ids.device)
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("rest_scale", torch.ones((), dtype=torch.float64))
+        padding = table.padding_idx
+        at = None if padding is None else int(places[padding])
+        self.padding_place = None if at is None or at < 0 else at
+        self.covers_all = False
+
+    @property
+    def weight(self) -> Tensor:
+        """The whole table as it is now, for those that look at an embedding's weight."""
+        return self.merged()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Return the vectors of `input_ids`, shape (batch_size, length, hidden_size)."""
+        places = self.places[input_ids]
+        known = places >= 0
+        if (self.training and self.covers_all) or bool(known.all()):
+            return nn.functional.embedding(places, self.rows, padding_idx=self.padding_place)
+        learned = nn.functional.embedding(places.clamp_min(0), self.rows)
+        rest = nn.functional.embedding(input_ids, self.table.weight) * self.rest_scale.to(self.rows.dtype)
+        return torch.where(known.unsqueeze(-1), learned, rest)
+
+    def decay(self, learning_rate: float, weight_decay: float) -> None:
+        """Note an optimizer step: the rows that have no gradient decay by this factor."""
+        self.rest_scale.mul_(1 - learning_rate * weight_decay)
+
+    @torch.no_grad()
+    def merged(self) -> Tensor:
+        """Return the whole table with what was learned in it."""
+        weight = (self.table.weight.double() * self.rest_scale).to(self.rows.dtype)
+        weight[self.ids] = self.rows.detach()
+        return weight
+
+
+def learn_rows(model: nn.Module, ids: Tensor) -> RowEmbedding:
+    """Replace the model's word embeddings by ones of which only the rows `ids` learn."""
+    table = model.get_input_embeddings()  # type: ignore[operator]
+    embedding = RowEmbedding(table, ids.to(table.weight.device))
+    model.set_input_embeddings(embedding)  # type: ignore[operator]
+    return embedding
+
+
+def restore(model: nn.Module) -> None:
+    """Put plain word embeddings back, with what was learned in them."""
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    with torch.no_grad():
+        embedding.table.weight.copy_(embedding.merged())
+    model.set_input_embeddings(embedding.table)  # type: ignore[operator]
+
+
+def append_rows(model: nn.Module, num_rows: int) -> None:
+    """Give the word embeddings room for rows up to `num_rows`, new ones zero; never shrinks."""
+    if model.get_input_embeddings().num_embeddings < num_rows:  # type: ignore[operator]
+        table = model.get_input_embeddings()  # type: ignore[operator]
+        size = table.num_embeddings
+        model.resize_token_embeddings(num_rows, mean_resizing=False)  # type: ignore[operator]
+        with torch.no_grad():
+            model.get_input_embeddings().weight[size:] = 0  # type: ignore[operator]

@@ -1,0 +1,158 @@
+"""Stacking: a learner on top of the members, which learns how far to trust each one, label by label.
+
+Each label has a learner of its own, whose features are the members' log-odds of that label (for numbers, their
+values). It can do what no weighting can: correct a member's bias, turn overconfident scores into honest ones, trust a
+member on the labels it is good at.
+It needs rows to learn that: with fewer than a few hundred held-out rows, or members of like quality, the plain mean
+is often as good. `logistic_regression` (ridge regression for values) is the safe choice; `gradient_boosting` starts
+from the members' mean and adds small trees, for interactions that no linear rule holds, and wants thousands of rows.
+
+Regularisation makes up for few rows: the linear learners choose theirs by cross-validation within the fitting rows.
+A label that never occurs there keeps the members' mean score; that is logged, and combiner.json lists the others
+under `seen`.
+
+With several labels a row, `decisions: best_f1` (the default) moves all scores alike until the labels given have the
+best expected F1 at the target's threshold: half the best F1 there is (Lipton, Elkan & Naryanaswamy 2014, "Optimal
+Thresholding of Classifiers to Maximize F1 Measure", https://arxiv.org/abs/1402.1892, theorem 1). Members of rare
+labels are too timid at a half. `decisions: calibrated` leaves the scores as probabilities, for a better log-loss.
+
+Copies of one member are not given back as they are: stacking recalibrates them.
+
+Sources: Wolpert (1992), "Stacked Generalization", https://doi.org/10.1016/S0893-6080(05)80023-1; Ting & Witten (1999),
+"Issues in Stacked Generalization", https://doi.org/10.1613/jair.594 (class probabilities, a linear learner); Seewald
+(2002), "How to Make Stacking Better and Faster While Also Taking Care of an Unknown Weakness" (each label by its own
+probabilities); Breiman (1996), "Stacked Regressions", https://doi.org/10.1007/BF00117832; Friedman (2002), "Stochastic Gradient Boosting",
+https://doi.org/10.1016/S0167-9473(01)00065-2.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from ftlib.errors import DataError
+from ftlib.fusion._learners import boosted, linear, ridge
+from ftlib.fusion._stacked import Linear, Stacked, Trees, features
+from ftlib.fusion.base import Fusion
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ftlib.targets import Target
+
+logger = logging.getLogger(__name__)
+
+
+class Stacking(Fusion):
+    """A learner on top of the members."""
+
+    learner: Literal["logistic_regression", "gradient_boosting"] = "logistic_regression"
+    """What is learned from the members' scores; of values, logistic_regression means ridge regression."""
+
+    C: float | None = Field(None, gt=0)
+    """Inverse strength of regularisation (logistic_regression), as in scikit-learn; by cross-validation unless given."""
+
+    num_trees: int = Field(50, ge=1)
+    """Boosting rounds (gradient_boosting)."""
+
+    max_depth: int = Field(2, ge=1, le=8)
+    """Depth of each tree (gradient_boosting): 2 lets two members interact."""
+
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    """What share of each tree counts (gradient_boosting)."""
+
+    subsample: float = Field(0.5, gt=0, le=1)
+    """Share of the rows each tree sees (gradient_boosting); Friedman (2002) finds about a half best."""
+
+    decisions: Literal["best_f1", "calibrated"] = "best_f1"
+    """With several labels a row: move the scores to where the decisions' F1 is best, or leave them calibrated."""
+
+    def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Stacked:
+        """Return the fitted stack.
+
+        Raises:
+            DataError: If the rows hold fewer than two different answers.
+        """
+        wanted = _problems(references, target)
+        seen = _learnable(wanted, target)
+        learner = self._learn(features(scores, target.kind)[seen], wanted[seen], target, seed)
+        stacked = Stacked(target.kind, target.num_outputs, tuple(seen), learner)
+        if target.kind == "multi_label" and self.decisions == "best_f1":
+            return _shifted(stacked, scores, getattr(target, "threshold", 0.5))
+        return stacked
+
+    def _learn(self, inputs: np.ndarray, wanted: np.ndarray, target: Target, seed: int) -> Linear | Trees:
+        regression = target.kind == "value"
+        if self.learner == "gradient_boosting":
+            return boosted(
+                inputs,
+                wanted,
+                regression=regression,
+                num_trees=self.num_trees,
+                max_depth=self.max_depth,
+                learning_rate=self.learning_rate,
+                subsample=self.subsample,
+                seed=seed,
+            )
+        if regression:
+            return ridge(inputs, wanted, alpha=None if self.C is None else 1 / self.C)
+        return linear(inputs, wanted, C=self.C, seed=seed)
+
+    @classmethod
+    def load(cls, folder: Path) -> Stacked:
+        """Read back the stack."""
+        return Stacked.load(folder)
+
+
+def _problems(references: np.ndarray, target: Target) -> np.ndarray:
+    """Return what the learners are to say, shape (num_problems, num_rows): 0 or 1, or values."""
+    import numpy as np
+
+    if target.kind == "value":
+        return references.astype(np.float64)[None]
+    if target.kind == "multi_label":
+        return references.T.astype(np.int64)
+    labels = np.arange(target.num_outputs) if target.num_outputs > 2 else np.array([1])
+    return (references == labels[:, None]).astype(np.int64)
+
+
+def _learnable(wanted: np.ndarray, target: Target) -> list[int]:
+    """Return the problems that these rows can teach, that is, with more than one answer; the rest is said."""
+    import numpy as np
+
+    seen = np.flatnonzero(wanted.max(1) > wanted.min(1)).tolist()
+    if not seen:
+        raise DataError(
+            f"stacking: the {wanted.shape[1]:,} fitting rows all hold the same answer; expected at least two among them. "
+            "Enlarge the validation or fusion split, or use averaging."
+        )
+    if left := [label for i, label in enumerate(target.labels) if i not in seen and len(wanted) > 1]:
+        logger.warning("stacking: %s cannot be learned from the fitting rows; the members' mean stands in.", left)
+    return seen
+
+
+def _shifted(stacked: Stacked, scores: np.ndarray, threshold: float) -> Stacked:
+    """Return the stack with its decisions moved to the best expected micro F1 on these rows."""
+    from dataclasses import replace
+
+    from scipy.special import expit, logit
+
+    best = best_f1_threshold(expit(stacked.outputs(scores)))
+    return replace(stacked, shift=float(logit(threshold) - logit(best)))
+
+
+def best_f1_threshold(probabilities: np.ndarray) -> float:
+    """Return the threshold at which calibrated probabilities give the best expected F1, all decisions pooled.
+
+    Lipton et al. (2014), theorem 1: it is half of that F1. From the probabilities alone, not the gold labels, which in
+    few rows would make it a matter of chance.
+    """
+    import numpy as np
+
+    ordered = np.sort(probabilities, axis=None)[::-1]
+    given = np.arange(1, len(ordered) + 1)
+    f1 = 2 * ordered.cumsum() / (given + ordered.sum())
+    return float(np.clip(f1.max() / 2, 0.01, 0.5))

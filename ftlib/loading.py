@@ -1,0 +1,161 @@
+"""Load an experiment: a params file, its ``--set`` overrides, and every problem in them told at once."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ftlib.documents import Document, Trail, parse_document, read_document
+from ftlib.errors import CheckpointError, DataError, FtlibError, ParamsError, unknown
+from ftlib.explaining import Problem, crossing, explain, told
+from ftlib.overriding import override
+from ftlib.params import Experiment
+from ftlib.plugins import Plugin
+from ftlib.shapes import locate, section_of, unwrap
+
+if TYPE_CHECKING:
+    from ftlib.targets import Target
+
+
+def load_experiment(source: Path | str | dict[str, Any], overrides: Sequence[str] = ()) -> Experiment:
+    """Return the experiment that a params file describes.
+
+    Args:
+        source: A file's path, YAML text of several lines, or what YAML would give.
+        overrides: Changes on top, as ``--set`` takes them: ``stages.0.strategy.r=16``.
+
+    Raises:
+        ParamsError: With a line for each problem: where it stands, what is wrong, what to do.
+    """
+    document = _document(source)
+    wrong: list[str] = []
+    for change in overrides:
+        try:
+            override(document, change, Experiment)
+        except ParamsError as error:
+            wrong += error.problems
+    if wrong:
+        raise ParamsError(*wrong)
+    return _validate(document)
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """Check what the experiment needs from outside: its files and their columns, and its pretrained models.
+
+    Raises:
+        DataError: If a file or a column is not there, or a pretrained model cannot be had.
+    """
+    problems = list(_missing_inputs(experiment))
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _missing_inputs(experiment: Experiment) -> Iterator[str]:
+    from ftlib import checkpoints
+    from ftlib.data.collect import check_columns
+
+    try:
+        check_columns(dict(experiment.data.sources), experiment.source_columns())
+    except DataError as error:
+        yield str(error)
+    for model in experiment.base_models():
+        try:
+            checkpoints.locate(model)
+        except CheckpointError as error:
+            yield str(error)
+
+
+def _document(source: Path | str | dict[str, Any]) -> Document:
+    if isinstance(source, dict):
+        return Document("params", _plain(source))
+    if isinstance(source, str) and "\n" in source:
+        return parse_document(source, "params")
+    return read_document(Path(source))
+
+
+def _plain(value: Any) -> Any:
+    """Return a copy with lists for tuples, that overrides may change."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else copy.copy(value)
+
+
+def _validate(document: Document) -> Experiment:
+    try:
+        experiment = Experiment.model_validate(document.value)
+    except ValidationError as error:
+        problems = explain(error, document, Experiment)
+        raise ParamsError(*told([*problems, *_further(problems, document)], document)) from None
+    problems = list(_unsupported(experiment))
+    if problems:
+        raise ParamsError(*told(problems, document))
+    return experiment
+
+
+def _further(problems: list[Problem], document: Document) -> list[Problem]:
+    """Return the problems between sections that show only once those within sections are out of the way.
+
+    What is wrong is taken out of a copy (a wrong plugin is replaced by any right one) and the rest is
+    validated again. What then touches a place that is known to be wrong says nothing new.
+    """
+    rest = Document(document.label, _plain(document.value))
+    for trail, _ in problems:
+        _take_out(rest, trail)
+    try:
+        found = list(_unsupported(Experiment.model_validate(rest.value)))
+    except ValidationError as error:
+        lines = [d["ctx"]["lines"] for d in error.errors() if d["type"] == "experiment"]
+        found = [problem for text in lines for problem in crossing(text)]
+    known = [trail for trail, _ in problems]
+    return [(trail, message) for trail, message in found if not any(_related(trail, k) for k in known)]
+
+
+def _take_out(document: Document, trail: Trail) -> None:
+    for length in range(len(trail), 0, -1):
+        wanted = unwrap(locate(Experiment, trail[:length], document.value).annotation)[0]
+        if isinstance(wanted, type) and issubclass(wanted, Plugin) and section_of(wanted, None) is wanted:
+            if length == len(trail) or trail[length:] == ("name",):
+                document.at(trail[: length - 1])[trail[length - 1]] = {"name": wanted.available()[0]}
+                return
+    parent = document.at(trail[:-1])
+    if isinstance(parent, dict):
+        parent.pop(trail[-1], None)
+
+
+def _related(one: Trail, other: Trail) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def _unsupported(experiment: Experiment) -> Iterator[Problem]:
+    """Ask the problem for its target, and every strategy, fusion and the metric whether they go with it."""
+    for i, stage in enumerate(experiment.stages):
+        try:
+            stage.strategy.check(experiment.problem)
+        except FtlibError as error:
+            yield ("stages", i, "strategy"), str(error)
+    try:
+        target = experiment.problem.target
+    except FtlibError as error:
+        yield ("problem",), str(error)
+        return
+    for i, fusion in enumerate(experiment.fusions):
+        try:
+            fusion.method.check(target)
+        except FtlibError as error:
+            yield ("fusions", i, "method"), str(error)
+    metric = experiment.evaluation.metric
+    if metric is not None and metric not in _metrics(target):
+        yield ("evaluation", "metric"), unknown("metric", metric, _metrics(target))
+
+
+def _metrics(target: Target) -> tuple[str, ...]:
+    """Return a target's metrics; while its labels are not known, those of two labels too."""
+    if target.labels or target.kind != "single_label":
+        return target.metric_names
+    return dataclasses.replace(target, labels=("0", "1")).metric_names

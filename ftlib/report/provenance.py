@@ -1,0 +1,221 @@
+"""Sections on what the results rest on: worst errors, the data's way from read to kept, encoding, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.report import curves, diagnostics, words
+from ftlib.report.models import Model, chosen, parameters
+from ftlib.report.story import Story
+
+MEMBER = "member:"
+OWN_COLUMNS = frozenset({"row_id", "gold", "predicted", "confidence"})
+MOST_CHARACTERS = 1500
+"""A text shown in full has at most so many; the row's id finds the rest."""
+CLIPPED = 180
+"""A longer text is shown by its beginning and opens on demand."""
+SPLITS = ("train", "fusion", "validation", "test")
+
+Section = dict[str, Any]
+
+
+def worst_errors(story: Story, found: list[Model]) -> Section | None:
+    """Return the worst test errors of the best model, with what each member said."""
+    if story.errors is None or not story.errors.num_rows:
+        return None
+    columns = story.errors.column_names
+    members = [c.removeprefix(MEMBER) for c in columns if c.startswith(MEMBER)]
+    texts = [c for c in columns if c not in OWN_COLUMNS and not c.startswith(MEMBER)]
+    confident = "confidence" in columns and story.target != "value"
+    return {
+        "name": chosen(found).name,
+        "members": members,
+        "texts": [t.replace("_", " ") for t in texts],
+        "confident": confident,
+        "value": story.target == "value",
+        "rows": [_error(row, texts, members, story.target, confident) for row in story.errors.to_pylist()],
+    }
+
+
+def _error(row: Mapping[str, Any], texts: list[str], members: list[str], target: str, confident: bool) -> Section:
+    gold = row["gold"]
+    missed = abs(row["predicted"] - gold) if target == "value" else None
+    said = [(m, row[MEMBER + m]) for m in members]
+    return {
+        "id": row.get("row_id"),
+        "texts": [_text(row[c]) for c in texts],
+        "gold": answer(gold),
+        "predicted": answer(row["predicted"]),
+        "confidence": row["confidence"] if confident else None,
+        "off": None if missed is None else row["predicted"] - gold,
+        "members": [(name, answer(given), _right(given, gold, missed)) for name, given in said],
+    }
+
+
+def answer(value: Any) -> str:
+    """Return an answer as text: a label, labels, or a number."""
+    if value is None:
+        return words.NONE
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "no label"
+    return words.number(value, 2) if isinstance(value, float) else str(value)
+
+
+def _right(given: Any, gold: Any, missed: float | None) -> bool:
+    """Return whether an answer is right; of a value, whether it is less than half as far off as the best model's."""
+    if given is None:
+        return False
+    if missed is not None:
+        return bool(abs(given - gold) <= missed / 2)
+    return set(given) == set(gold) if isinstance(given, (list, tuple)) else bool(given == gold)
+
+
+def _text(value: Any) -> tuple[str, str]:
+    """Return the text's beginning, and the whole where that is more."""
+    whole = "" if value is None else str(value)
+    if len(whole) > MOST_CHARACTERS:
+        whole = f"{whole[:MOST_CHARACTERS]}… ({words.count(len(whole) - MOST_CHARACTERS)} more characters)"
+    if len(whole) <= CLIPPED:
+        return whole, ""
+    head = whole[:CLIPPED].rsplit(" ", 1)[0] if " " in whole[CLIPPED // 2 : CLIPPED] else whole[:CLIPPED]
+    return f"{head}…", whole
+
+
+# -- data ------------------------------------------------------------------------------------------------
+
+
+def funnel(story: Story) -> Section | None:
+    """Return the rows' way as a staircase: read, rejected by reason, kept, left out as leaks, in each split."""
+    cleaning, rows = story.cleaning, story.splits.get("rows") or {}
+    read = cleaning.get("read") or sum((story.collected.get("rows") or {}).values())
+    if not read:
+        return None
+    rejected = sorted((cleaning.get("rejected") or {}).items(), key=lambda item: (-item[1], item[0]))
+    kept = cleaning.get("kept", read - sum(n for _, n in rejected))
+    steps = [_step("read", "Read", 0, read, read, _by_split(story))]
+    edge = read
+    for reason, number in rejected:
+        edge -= number
+        steps.append(_step("lost", reason.replace("_", " "), edge, number, read))
+    if rejected:
+        steps.append(_step("kept", "Kept by cleaning", 0, kept, read))
+    steps += _split_steps(story, kept, read, rows)
+    repaired = [(k.replace("_", " "), n) for k, n in (cleaning.get("repaired") or {}).items() if n]
+    return {
+        "steps": steps,
+        "read": read,
+        "used": sum(rows.values()) or kept,
+        "rejected": read - kept,
+        "repaired": repaired,
+        "labels": _label_table(story),
+    }
+
+
+def _split_steps(story: Story, kept: int, read: int, rows: Mapping[str, int]) -> list[Section]:
+    if not rows:
+        return []
+    left_out = kept - sum(rows.values())
+    steps = []
+    if left_out > 0:
+        steps.append(_step("lost", "left out: also in another split", sum(rows.values()), left_out, read, _leaks(story)))
+    edge = 0
+    for name in _ordered(rows):
+        steps.append(_step("split", words.sentence(name), edge, rows[name], read))
+        edge += rows[name]
+    return steps
+
+
+def _step(kind: str, name: str, start: float, number: int, read: int, note: str = "") -> Section:
+    share = number / read
+    place = {"left": round(start / read * 100, 3), "width": round(share * 100, 3)}
+    return {"kind": kind, "name": name, "number": number, "share": share, "note": note, **place}
+
+
+def _by_split(story: Story) -> str:
+    rows = story.collected.get("rows") or {}
+    return " · ".join(f"{name} {words.count(rows[name])}" for name in _ordered(rows)) if len(rows) > 1 else ""
+
+
+def _leaks(story: Story) -> str:
+    leaks = story.splits.get("leaks") or {}
+    return " · ".join(f"{k.replace('_', ' ')} {words.count(v)}" for k, v in leaks.items() if isinstance(v, (int, float)) and v)
+
+
+def _ordered(names: Mapping[str, Any]) -> list[str]:
+    return [*(s for s in SPLITS if s in names), *sorted(n for n in names if n not in SPLITS)]
+
+
+def _label_table(story: Story) -> Section | None:
+    """Return how often each label occurs in each split, in file order or, where they are many, by frequency."""
+    counts = {split: by for split, by in (story.splits.get("labels") or {}).items() if by}
+    if not counts:
+        return None
+    splits = _ordered(counts)
+    totals = {split: (story.splits.get("rows") or {}).get(split) or sum(counts[split].values()) for split in splits}
+    labels = list(dict.fromkeys([*story.labels, *(label for by in counts.values() for label in by)]))
+    if len(labels) > 12:
+        labels.sort(key=lambda label: (-counts[splits[0]].get(label, 0), label))
+    rows = [
+        (label, [(counts[s].get(label, 0), counts[s].get(label, 0) / max(totals[s], 1)) for s in splits]) for label in labels
+    ]
+    most = max((share for _, cells in rows for _, share in cells), default=0) or 1
+    return {"splits": splits, "rows": rows, "most": most, "multi": story.target == "multi_label"}
+
+
+def encoding(story: Story) -> Section | None:
+    """Return how long rows are in tokens, and what was cut."""
+    splits = [s for s in _ordered(story.encoding) if story.encoding[s].get("rows")]
+    if not splits:
+        return None
+    rows = [{"split": s, **story.encoding[s], "length": story.encoding[s].get("length") or {}} for s in splits]
+    longest = max((r["length"].get("max", 0) for r in rows), default=0) or 1
+    for row in rows:
+        row["at"] = {k: round(v / longest * 100, 2) for k, v in row["length"].items() if isinstance(v, (int, float))}
+    return {"rows": rows, "longest": longest, "chart": _lengths(rows[0]), "first": rows[0], "tokens": sum(r.get("tokens", 0) for r in rows)}
+
+
+def _lengths(row: Mapping[str, Any]) -> Any:
+    """Return the histogram of lengths, where encoding counted one."""
+    counted = row.get("histogram") or row["length"].get("histogram")
+    if not counted or not counted.get("counts"):
+        return None
+    return [diagnostics.histogram(counted["edges"], counted["counts"], unit="tokens", limit=None, width=w) for w in (860, 372)]
+
+
+# -- how it was made -------------------------------------------------------------------------------------
+
+
+def made(story: Story, found: list[Model]) -> Section:
+    """Return the parameters of members and fusions, seeds and rows."""
+    by_name = {m.name: m for m in found}
+    members = [_made_member(card, story, by_name.get(card["name"])) for card in story.members]
+    fusions = [
+        (str(f["name"]), str((f.get("method") or {}).get("name", f["name"])), parameters(f.get("method") or {}), f.get("members_used") or [])
+        for f in story.evaluation.get("fusions") or ()
+    ]
+    facts = parameters(story.settings)
+    problem = [("problem", str(story.evaluation.get("problem", "")))] if story.evaluation.get("problem") else []
+    rows = [(f"{s} rows", words.count(n)) for s, n in (story.splits.get("rows") or {}).items()]
+    stratified = story.splits.get("stratified")
+    rows += [] if stratified is None else [("stratified", "yes" if stratified else "no")]
+    return {"members": members, "fusions": fusions, "facts": [*problem, ("chosen by", f"validation {words.metric_name(story.metric)}"), *facts, *rows]}
+
+
+def _made_member(card: Mapping[str, Any], story: Story, model: Model | None) -> Section:
+    strategy = card.get("strategy", "")
+    own = parameters(strategy) if isinstance(strategy, Mapping) else []
+    higher = story.evaluation.get("higher_is_better", True)
+    history = story.histories.get(card["name"], [])
+    course = curves.course(card["name"], history, story.metric, higher_is_better=higher)
+    epochs = max((row.get("epoch") or 0 for row in history), default=None)
+    return {
+        "name": card["name"],
+        "strategy": str(strategy.get("name", "")) if isinstance(strategy, Mapping) else str(strategy),
+        "start": card.get("start_from", "base"),
+        "parameters": [*own, *parameters(card, leave_out=("name", "strategy", "start_from"))],
+        "size": model.parameters if model else None,
+        "steps": course.steps if course else None,
+        "best_step": course.best[0] if course and course.best else None,
+        "epochs": epochs,
+    }

@@ -1,0 +1,79 @@
+"""What belongs to one run and not to the result: how long it took, where it is recorded. Filled in afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ftlib.report.page import environment
+
+BEGIN, END = "<!--run-->", "<!--/run-->"
+
+
+def with_run(html: str, facts: Mapping[str, Any]) -> str:
+    """Return a report with the facts of a run in its footer; facts of an earlier run are replaced.
+
+    Args:
+        html: What `render` gave.
+        facts: Any of "run" (its name), "created", "seconds", "flow_run_url", "mlflow_run_url",
+            "steps" (each with "name", "state", "seconds"), "members" (name -> any of "train_seconds",
+            "rows_per_second", "num_trainable_parameters", "mlflow_run_id"), "energy_kwh", "co2_kg".
+
+    Returns:
+        The report; unchanged where it has no place for the facts.
+    """
+    head, begin, rest = html.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        return html
+    steps = list(facts.get("steps") or ())
+    states = [step.get("state") for step in steps]
+    block = (
+        environment()
+        .get_template("run")
+        .render(
+            facts=_Known(facts),
+            steps=[{"name": s.get("name", ""), "state": s.get("state", ""), "seconds": s.get("seconds")} for s in steps],
+            computed=states.count("computed"),
+            cached=states.count("cached"),
+            links=_links(facts),
+            members=_members(facts),
+        )
+    )
+    return f"{head}{BEGIN}{block if facts else ''}{END}{tail}"
+
+
+class _Known(dict[str, Any]):
+    """Facts of which any may be missing: a missing one is None."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def _links(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    named = (("Prefect run", facts.get("flow_run_url")), ("MLflow run", facts.get("mlflow_run_url")))
+    return [(words, str(url)) for words, url in named if _is_web(url)]
+
+
+def _members(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "seconds": given.get("train_seconds"),
+            "speed": given.get("rows_per_second"),
+            "trained": given.get("num_trainable_parameters"),
+            "url": _member_url(facts.get("mlflow_run_url"), given.get("mlflow_run_id")),
+        }
+        for name, given in (facts.get("members") or {}).items()
+    ]
+
+
+def _member_url(parent: Any, run_id: Any) -> str | None:
+    """Return a child run's page: beside its parent's, .../runs/<id>."""
+    if not run_id or not _is_web(parent) or "/runs/" not in str(parent):
+        return None
+    return f"{str(parent).rpartition('/runs/')[0]}/runs/{run_id}"
+
+
+def _is_web(url: Any) -> bool:
+    return isinstance(url, str) and url.startswith(("http://", "https://"))

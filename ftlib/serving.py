@@ -1,0 +1,398 @@
+"""Serving: raw row in, answer out, by the same normalise, encode and decode as training.
+
+    served = load(resolve("models:/support@champion"))
+    served.predict(["I was charged twice."])
+
+`load` opens what `ftlib.packing` wrote, or one stage's checkpoint alone. A row that cannot be answered gets an
+empty prediction and a reason; it never stops the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ftlib.data.clean import Cleaning
+from ftlib.errors import ArtifactError, CheckpointError, DataError, unknown
+from ftlib.files import read_json
+from ftlib.problems.base import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    from ftlib.artifacts import Store
+    from ftlib.checkpoints import Checkpoint
+    from ftlib.fusion.base import Combiner
+    from ftlib.precision import Precision
+
+    Rows: TypeAlias = pd.DataFrame | pa.Table | Sequence[Mapping[str, Any]] | Sequence[str]
+
+MODEL = "model.json"
+SETTINGS = "ftlib.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a served model.
+
+    Attributes:
+        name: The stage's name.
+        position: Its place among the members that the fusion was fitted on.
+        checkpoint: The model and its tokenizer.
+        tokenizer: A digest; members with equal ones read the same encoding.
+    """
+
+    name: str
+    position: int
+    checkpoint: Checkpoint
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that is ready to answer.
+
+    Attributes:
+        name: The member or fusion that it is.
+        problem: What it answers, with its labels.
+        cleaning: How rows are repaired first.
+        members: What runs.
+        combiner: How their scores are fused; None for a single member.
+        num_members: How many members the fusion was fitted on; those that it does not read are not here.
+    """
+
+    name: str
+    problem: Problem
+    cleaning: Cleaning
+    members: tuple[Member, ...]
+    combiner: Combiner | None
+    num_members: int
+
+    def predict(self, rows: Rows, *, precision: Precision = "float32", name: str = "predict") -> pd.DataFrame:
+        """Return one answer a row, in the rows' order and, for a DataFrame, with its index.
+
+        Columns: prediction (label; list of labels; number), confidence (the probability of the answer; of several
+        labels, of the least sure decision), score:<label> a label, and reason, which says why a row has no
+        prediction. Numbers have no confidence and no labels.
+
+        Args:
+            rows: The problem's text columns; other columns are not read. A list of texts, where there is one column.
+            precision: float32 gives the figures of the evaluation; auto may be faster.
+            name: What progress is told under.
+
+        Raises:
+            DataError: If a column is missing; with the near names.
+        """
+        import pyarrow as pa
+
+        table, index = _table(rows, self.problem.text_columns)
+        table, reasons = self._repair(table)
+        fine = reasons.is_null()
+        scores = self._scores(table.filter(fine).combine_chunks(), precision, name)
+        return _frame(self, scores, pa.array(fine).to_numpy(zero_copy_only=False), reasons.to_pylist(), index)
+
+    def _repair(self, table: pa.Table) -> tuple[pa.Table, pa.Array]:
+        """Return the rows repaired, and why some cannot be answered (null: they can)."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from ftlib.data.normalize import normalize
+
+        none = pa.scalar(None, pa.string())
+        reasons = pa.nulls(len(table), pa.string())
+        columns = {}
+        for column in table.column_names:
+            texts = normalize(table[column], self.cleaning)
+            empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False)
+            found = pc.if_else(empty, f"empty {column}", none)
+            found = pc.if_else(pc.is_null(texts), f"missing {column}", found)
+            reasons = pc.coalesce(reasons, found)
+            columns[column] = texts
+        return pa.table(columns), reasons
+
+    def _scores(self, rows: pa.Table, precision: Precision, name: str) -> np.ndarray:
+        """Return the fused scores, shape (num_rows, num_outputs)."""
+        import numpy as np
+
+        target = self.problem.target
+        if not len(rows):
+            return np.empty((0, target.num_outputs))
+        encoded: dict[str, pa.Table] = {}
+        scores: dict[int, np.ndarray] = {}
+        for member in self.members:
+            if member.tokenizer not in encoded:
+                encoded[member.tokenizer] = _encode(self.problem, rows, member.checkpoint)
+            scores[member.position] = target.scores(
+                _logits(member.checkpoint, encoded[member.tokenizer], precision, name)
+            )
+        first = next(iter(scores.values()))
+        if self.combiner is None:
+            return first
+        # A member at weight 0 is not here; valid scores hold its place, whatever the combiner does with them.
+        return self.combiner(np.stack([scores.get(i, first) for i in range(self.num_members)]))
+
+
+def load(folder: Path) -> Served:
+    """Open a packed model, or one stage's checkpoint.
+
+    Args:
+        folder: As `resolve` gives it.
+
+    Raises:
+        CheckpointError: If it holds neither, or what a newer ftlib packed.
+    """
+    folder = Path(folder)
+    if (folder / MODEL).is_file():
+        return _load_packed(folder)
+    if (folder / SETTINGS).is_file():
+        return _load_checkpoint(folder)
+    raise CheckpointError(_no_model(folder))
+
+
+def _load_packed(folder: Path) -> Served:
+    from ftlib.fusion.base import Fusion
+    from ftlib.packing import FORMAT
+
+    about = read_json(folder / MODEL)
+    if about["format"] > FORMAT:
+        raise CheckpointError(f"{folder}: was packed by ftlib {about['ftlib']}; install that version or a newer one.")
+    problem = Problem.model_validate(about["problem"])
+    members = [_member(folder / "members" / m["name"], m["name"], m["position"], problem) for m in about["members"]]
+    combiner = None
+    if about["fusion"]:
+        combiner = type(Fusion.model_validate(about["fusion"])).load(folder / "combiner")
+    cleaning = Cleaning.model_validate(about["cleaning"])
+    return Served(about["name"], problem, cleaning, tuple(members), combiner, about["num_members"])
+
+
+def _load_checkpoint(folder: Path) -> Served:
+    settings = read_json(folder / SETTINGS)
+    if "problem" not in settings:
+        raise CheckpointError(f"{folder}: {SETTINGS} does not say what problem was learned; give a trained stage.")
+    problem = Problem.model_validate(settings["problem"])
+    return Served(folder.name[:12], problem, _cleaning_of(folder), (_member(folder, folder.name, 0, problem),), None, 1)
+
+
+def _member(folder: Path, name: str, position: int, problem: Problem) -> Member:
+    from ftlib import checkpoints
+
+    checkpoint = checkpoints.load(folder, problem)
+    return Member(name, position, checkpoint, _tokenizer_digest(checkpoint.tokenizer))
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return str(id(tokenizer))
+    settings = (tokenizer.model_max_length, tokenizer.model_input_names, tokenizer.padding_side)
+    return hashlib.sha256(f"{settings}{backend.to_str()}".encode()).hexdigest()
+
+
+def _cleaning_of(checkpoint: Path) -> Cleaning:
+    """Return how a checkpoint's training rows were repaired, by the store's records; the default where unknown."""
+    from ftlib import state
+
+    store = state.store()
+    records = {record.digest: record for record in store.records()}
+    waiting, seen = [checkpoint.name], set()
+    while waiting:
+        record = records.get(waiting.pop())
+        if record is None or record.digest in seen:
+            continue
+        seen.add(record.digest)
+        parameters = record.components.get("parameters", {})
+        if "cleaning" in parameters:
+            return Cleaning.model_validate(parameters["cleaning"])
+        waiting += record.components.get("inputs", {}).values()
+    logger.warning("%s: nothing says how its training rows were repaired; the default cleaning is used.", checkpoint)
+    return Cleaning()
+
+
+# -- rows in, answers out ------------------------------------------------------------------------------
+
+
+def _table(rows: Rows, columns: tuple[str, ...]) -> tuple[pa.Table, pd.Index | None]:
+    """Return the text columns of rows in any form, as text, and the index to keep."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(rows, pd.DataFrame):
+        _check_columns(columns, [str(c) for c in rows.columns])
+        return pa.table({c: _texts(rows[c].tolist()) for c in columns}), rows.index
+    if isinstance(rows, pa.Table):
+        _check_columns(columns, rows.column_names)
+        return pa.table({c: _texts(rows[c]) for c in columns}), None
+    rows = list(rows)
+    if all(isinstance(row, Mapping) for row in rows) and rows:
+        _check_columns(columns, list(dict.fromkeys(str(key) for row in rows for key in row)))
+        return pa.table({c: _texts([row.get(c) for row in rows]) for c in columns}), None
+    if len(columns) != 1:
+        raise DataError(f"rows need the columns {' and '.join(map(repr, columns))}; a list of texts has only one.")
+    return pa.table({columns[0]: _texts(rows)}), None
+
+
+def _check_columns(needed: tuple[str, ...], given: list[str]) -> None:
+    missing = [unknown("column", column, given, remedy=f"The model reads {', '.join(needed)}.")
+               for column in needed if column not in given]  # fmt: skip
+    if missing:
+        raise DataError("\n".join(f"missing {line.removeprefix('unknown ')}" for line in missing))
+
+
+def _texts(values: Any) -> pa.Array:
+    """Return values as text, numbers as they are written; what is missing, or is no text at all, as null."""
+    import pyarrow as pa
+
+    if isinstance(values, pa.ChunkedArray):
+        array = values.combine_chunks()
+        if not pa.types.is_nested(array.type) and not pa.types.is_binary(array.type):
+            return array.cast(pa.string())
+        values = array.to_pylist()
+    return pa.array([_text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value.encode("utf8", "replace").decode("utf8")  # half a surrogate pair is no text
+    if value is None or isinstance(value, (list, tuple, dict, set, bytes)) or value != value:  # NaN
+        return None
+    text = str(value)
+    return None if text in ("<NA>", "NaT") else text
+
+
+def _encode(problem: Problem, rows: pa.Table, checkpoint: Checkpoint) -> pa.Table:
+    import pyarrow as pa
+
+    encoded = problem.encode(rows, checkpoint.tokenizer)
+    return encoded.append_column("row_id", pa.array(range(len(encoded)), pa.int64()))
+
+
+def _logits(checkpoint: Checkpoint, rows: pa.Table, precision: Precision, name: str) -> np.ndarray:
+    from ftlib.prediction import predict
+
+    column = predict(checkpoint, rows, precision=precision, name=name).table.column("logits").combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+
+
+def _frame(
+    served: Served, scores: np.ndarray, fine: np.ndarray, reasons: list[str | None], index: pd.Index | None
+) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    target = served.problem.target
+    answers = np.full(len(fine), None, dtype=object)
+    answers[fine] = _objects(target.decode(scores))
+    columns: dict[str, Any] = {"prediction": answers}
+    if target.kind == "value":
+        columns["prediction"] = answers.astype(float)
+    else:
+        columns["confidence"] = _spread(_confidence(target.kind, scores, target.predicted(scores)), fine)
+        columns |= {f"score:{label}": _spread(scores[:, i], fine) for i, label in enumerate(target.labels)}
+    columns["reason"] = np.array(reasons, dtype=object)
+    return pd.DataFrame({k: pd.Series(v, dtype=v.dtype) for k, v in columns.items()}).set_axis(
+        index if index is not None else range(len(fine))
+    )
+
+
+def _confidence(kind: str, scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Return the probability of each answer; of a set of labels, of its least sure decision."""
+    import numpy as np
+
+    if kind == "single_label":
+        return scores.max(1)
+    return np.where(predicted > 0, scores, 1 - scores).min(1)
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    import numpy as np
+
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _spread(values: np.ndarray, fine: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    column = np.full(len(fine), np.nan)
+    column[fine] = values
+    return column
+
+
+# -- finding a model -----------------------------------------------------------------------------------
+
+
+def resolve(model: str | Path) -> Path:
+    """Return the folder of a model that can be loaded.
+
+    Args:
+        model: ``models:/name@alias`` or ``models:/name/3`` (a registered model), ``runs:/ID`` (what an MLflow run
+            registered), a folder (a packed model, a checkpoint, an MLflow model), or the beginning of an
+            artifact's digest.
+
+    Raises:
+        CheckpointError: If there is no such model.
+        ArtifactError: If its artifact is damaged.
+        TrackingError: If MLflow is needed and does not answer.
+    """
+    text = str(model)
+    if text.startswith(("models:/", "runs:/")):
+        return _registered(text)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return _model_in(folder.absolute())
+    if len(text) >= 6 and set(text) <= set("0123456789abcdef"):
+        return _model_in(_by_digest(text))
+    raise CheckpointError(
+        f"{text}: no such model. Expected models:/name@alias, models:/name/3, runs:/ID, a folder, or the first "
+        f"characters of an artifact's digest (`ftlib store ls`)."
+    )
+
+
+def _registered(uri: str) -> Path:
+    from ftlib import state
+    from ftlib.tracking import download
+
+    folder, digest = download(uri)
+    if digest:
+        store: Store = state.store()
+        if store.problem(digest) is None:
+            return store.open(digest)
+    return _model_in(folder)
+
+
+def _model_in(folder: Path) -> Path:
+    """Return where in a folder the model is: MLflow keeps it in a folder of its own."""
+    for place in (folder, folder / "artifacts" / "model", folder / "model"):
+        if (place / MODEL).is_file() or (place / SETTINGS).is_file():
+            return place
+    raise CheckpointError(_no_model(folder))
+
+
+def _by_digest(prefix: str) -> Path:
+    from ftlib import state
+
+    store = state.store()
+    found = [digest for digest in store.digests() if digest.startswith(prefix)]
+    if len(found) == 1:
+        return store.open(found[0])
+    if found:
+        raise CheckpointError(f"{prefix}: {len(found)} artifacts begin so; give more characters of the digest.")
+    raise ArtifactError(f"{prefix}: no artifact of {store.url} begins so. `ftlib store ls` names all.")
+
+
+def _no_model(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such folder."
+    return (
+        f"{folder}: holds no model. Expected {MODEL} (a packed model) or {SETTINGS} (a trained stage's checkpoint); "
+        f"a pretrained model that was not fine-tuned here has nothing to answer."
+    )

@@ -1,0 +1,354 @@
+"""The loop under `ftlib.training`: transformers' Trainer with our batches, precision, evaluation and resumption.
+
+Imported when a stage trains; it needs torch and transformers at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ftlib import resumption
+from ftlib.batches import Rows, SimilarLengthSampler
+from ftlib.checkpoints import quiet
+from ftlib.dropout import cheap_dropout
+from ftlib.embeddings import RowEmbedding, learn_rows, restore
+from ftlib.errors import FtlibError
+from ftlib.precision import autocast, resolve
+from ftlib.prediction import run
+from ftlib.progress import Progress, emit
+from ftlib.record import Record
+from ftlib.virtual_tokens import attached
+
+if TYPE_CHECKING:
+    from ftlib.problems.base import Problem
+    from ftlib.strategies.base import Strategy
+    from ftlib.training import Training
+
+LOSS_POINTS = 100
+"""Points of the loss curve in the history, about."""
+
+EMIT_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` gave beside the model's weights: see `ftlib.training.TrainResult`."""
+
+    history: list[dict[str, float]]
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage's training is made of, for the parts that share it.
+
+    Attributes:
+        steps_per_epoch: Optimizer steps in a pass over the rows.
+        max_steps: Optimizer steps in all.
+        evaluate_at: Steps after which validation is read.
+        log_every: Steps between points of the loss curve.
+    """
+
+    problem: Problem
+    strategy: Strategy
+    settings: Training
+    seed: int
+    scratch: Path
+    name: str
+    steps_per_epoch: int
+    max_steps: int
+    evaluate_at: frozenset[int]
+    log_every: int
+
+
+def fit(
+    model: Any,
+    rows: Rows,
+    validation: Rows,
+    *,
+    problem: Problem,
+    strategy: Strategy,
+    settings: Training,
+    seed: int,
+    scratch: Path,
+    name: str,
+) -> Fitted:
+    """Train the model in place and leave its best weights in it. See `ftlib.training.train`."""
+    plan = _plan(len(rows), problem, strategy, settings, seed, scratch, name)
+    embedding = _learn_rows_in_use(model, rows)
+    with quiet():
+        trainer = StageTrainer(model, rows, validation, plan, embedding)
+        started = time.perf_counter()
+        resumed = resumption.newest(scratch, trainer.identity)
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        trainer.load_best()
+    seconds = time.perf_counter() - started
+    if embedding is not None:
+        restore(model)
+    _clean(model)
+    record = trainer.record
+    figures = {
+        "rows_per_second": trainer.rows_seen / max(seconds, 1e-9),
+        "steps": float(trainer.state.global_step),
+        "epochs": trainer.state.global_step / plan.steps_per_epoch,
+        "best_step": float(record.best_step),
+        **{f"best_{k}": v for k, v in record.best.items()},
+    }
+    return Fitted(record.history, figures)
+
+
+def _plan(
+    num_rows: int, problem: Problem, strategy: Strategy, settings: Training, seed: int, scratch: Path, name: str
+) -> Plan:
+    steps = -(-num_rows // settings.batch_size)
+    last = max(1, -int(-settings.num_train_epochs * steps // 1))
+    passes = settings.evaluations_per_epoch
+    epochs = range(-(-last // steps))
+    marks = {epoch * steps + round((k + 1) * steps / passes) for epoch in epochs for k in range(passes)}
+    marks = {m for m in marks if 0 < m < last} | {last}
+    every = -(-last // LOSS_POINTS)
+    return Plan(problem, strategy, settings, seed, scratch, name, steps, last, frozenset(marks), every)
+
+
+def _learn_rows_in_use(model: Any, rows: Rows) -> RowEmbedding | None:
+    """Make the word embeddings learn only the rows that the training split uses, where they learn at all."""
+    table = model.get_input_embeddings()
+    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad or _is_tied(model, table):
+        return None
+    virtual = attached(model)
+    used = torch.from_numpy(rows.tokens["input_ids"]).unique()
+    extra = torch.tensor([rows.padding["input_ids"], *(virtual.ids if virtual else ())])
+    embedding = learn_rows(model, torch.cat((used, extra)).unique())
+    embedding.covers_all = True
+    return embedding
+
+
+def _is_tied(model: Any, table: nn.Embedding) -> bool:
+    output = model.get_output_embeddings()
+    return output is not None and output.weight is table.weight
+
+
+def _clean(model: nn.Module) -> None:
+    model.zero_grad(set_to_none=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+
+class StageTrainer(Trainer):
+    """transformers' Trainer for one stage.
+
+    Args:
+        model: Adapted by the strategy.
+        rows: Training rows.
+        validation: Validation rows.
+        plan: What is trained, and when it is measured.
+        embedding: The word embeddings, where only some of their rows learn.
+    """
+
+    def __init__(
+        self, model: nn.Module, rows: Rows, validation: Rows, plan: Plan, embedding: RowEmbedding | None
+    ) -> None:
+        self.plan, self.rows, self.validation, self.embedding = plan, rows, validation, embedding
+        self.precision = resolve(plan.settings.precision)
+        self.record = Record(plan.problem.target.main_metric, plan.settings.early_stopping_patience)
+        self.identity = resumption.identity(plan.strategy, plan.problem, plan.settings, plan.seed, rows)
+        self.rows_seen = 0
+        super().__init__(
+            model=model,
+            args=_arguments(plan),
+            train_dataset=rows,  # type: ignore[arg-type]
+            data_collator=_as_it_is,
+            callbacks=[*plan.strategy.callbacks(model), Watch(self)],  # type: ignore[arg-type]
+        )
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = False
+
+    # -- data, optimizer, loss ---------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the loader of similar-length batches."""
+        sampler = SimilarLengthSampler(self.rows.lengths, self.plan.settings.batch_size, self.plan.seed)
+        generator = torch.Generator().manual_seed(0)  # the loader draws a number it does not use
+        return BatchLoader(self.rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=generator)  # type: ignore
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return fused AdamW over the strategy's parameter groups."""
+        if self.optimizer is None:
+            settings = self.plan.settings
+            groups = self.plan.strategy.parameter_groups(self.model, settings.learning_rate, settings.weight_decay)
+            self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+            self.learned = resumption.learned(self.model, self.optimizer)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the strategy's loss of a batch."""
+        targets = {k: inputs[k] for k in self.rows.targets}
+        with autocast(self.precision, self.args.device):
+            outputs = model(**{k: v for k, v in inputs.items() if k not in targets})
+        loss = self.plan.strategy.loss(outputs.logits.float(), targets, self.plan.problem)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Run one forward and backward pass."""
+        self.rows_seen += len(inputs["input_ids"])
+        loss = self.compute_loss(model, self._prepare_inputs(inputs))  # type: ignore[arg-type]
+        loss.backward()
+        detached = loss.detach()
+        self.record.add_loss(detached.item())
+        return detached
+
+    def train(self, *arguments: Any, **keywords: Any) -> Any:
+        """Train, with cheap dropout masks."""
+        with cheap_dropout(self.model, self.plan.seed) as masks:
+            self.masks = masks
+            self.model.train()
+            return super().train(*arguments, **keywords)
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Count nothing: the Trainer's own count walks every parameter at every step."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log nothing: `Watch` keeps the history."""
+
+    # -- validation --------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Return the validation loss and metrics, as "validation_<name>"."""
+        target = self.plan.problem.target
+        if not len(self.validation):
+            return {}
+        with self.masks.off():
+            logits = run(self.model, self.validation, precision=self.precision)
+        self.model.train()
+        references = self.validation.targets["labels"]
+        loss = target.loss(torch.from_numpy(logits), torch.from_numpy(references)).item()
+        metrics = target.metrics(target.scores(logits), references)
+        return {"validation_loss": loss, **{f"validation_{k}": float(v) for k, v in metrics.items()}}
+
+    def keep_best(self) -> None:
+        """Write the weights as they are now: the best so far."""
+        resumption.write_best(self.plan.scratch, self.learned, self.record.best_step)
+
+    def load_best(self) -> None:
+        """Put the best weights of all validation passes back into the model."""
+        if self.record.best_step:
+            resumption.read_best(self.plan.scratch, self.learned, self.record.best_step)
+
+    # -- resumption --------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        resumption.export_callbacks(self)
+        resumption.write(self.plan.scratch, self)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load nothing yet: weights are read together with the optimizer, which comes later."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resumption.read(Path(checkpoint), self)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            resumption.read_random_state(Path(checkpoint))
+
+
+class Watch(TrainerCallback):
+    """Keeps the history, validates, keeps the best weights, stops early, asks for checkpoints, tells progress."""
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self.trainer, self.plan = trainer, trainer.plan
+        self.learning_rate = 0.0
+        self.last_told = self.last_saved = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Give the step's dropout masks their seed."""
+        self.trainer.masks.at_step(state.global_step)
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the rate of the step just taken, and the decay of word embeddings that it did not touch."""
+        groups = self.trainer.optimizer.param_groups
+        self.learning_rate = groups[0]["lr"]
+        embedding = self.trainer.embedding
+        if embedding is not None and embedding.rows.grad is not None:
+            group = next(g for g in groups if any(p is embedding.rows for p in g["params"]))
+            embedding.decay(group["lr"], group["weight_decay"])
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Do what is due after a step."""
+        step, record = state.global_step, self.trainer.record
+        epoch = step / self.plan.steps_per_epoch
+        if not record.is_finite:
+            raise FtlibError(
+                f"{self.plan.name}: the loss is not a number at step {step:,}; lower training.learning_rate "
+                f"({self.plan.settings.learning_rate:g})."
+            )
+        if step % self.plan.log_every == 0 or step == self.plan.max_steps:
+            record.log_loss(step, epoch, self.learning_rate)
+        if step in self.plan.evaluate_at:
+            self._validate(step, epoch, control)
+        done = step >= self.plan.max_steps or control.should_training_stop
+        now = time.monotonic()
+        if not done and now - self.last_saved >= self.plan.settings.checkpoint_seconds:
+            control.should_save = True
+            self.last_saved = now
+        if done or now - self.last_told >= EMIT_SECONDS:
+            self.last_told = now
+            emit(Progress(self.plan.name, step, step if done else self.plan.max_steps, "steps", record.newest))
+
+    def _validate(self, step: int, epoch: float, control: TrainerControl) -> None:
+        record = self.trainer.record
+        if record.log_validation(step, epoch, self.trainer.validate()):
+            self.trainer.keep_best()
+        if record.should_stop:
+            control.should_training_stop = True
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader that tells its batch sampler which epoch it is."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Return a batch that the dataset has put together already."""
+    return batch
+
+
+def _arguments(plan: Plan) -> TrainingArguments:
+    settings = plan.settings
+    return TrainingArguments(
+        output_dir=str(plan.scratch),
+        max_steps=plan.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=float(round(settings.warmup_ratio * plan.max_steps)),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=plan.seed,
+        optim="adamw_torch_fused",
+        eval_strategy="no",
+        save_strategy="no",
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        restore_callback_states_from_checkpoint=True,
+    )
