@@ -129,7 +129,7 @@ class Board:
     def _try(self, show: Callable[[], object]) -> None:
         try:
             show()
-        except Exception as error:  # noqa: BLE001  a server that is gone or slow must not stop training
+        except Exception as error:  # a server that is gone or slow must not stop training
             logger.warning("Prefect does not show an artifact: %s", error)
 
 

@@ -46,7 +46,7 @@ def findings() -> list[Finding]:
 def _safely(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as error:  # noqa: BLE001  a doctor who faints helps nobody
+    except Exception as error:
         yield Finding(check.__name__.strip("_"), "broken", f"{type(error).__name__}: {error}")
 
 
@@ -62,7 +62,9 @@ def _libraries() -> Iterator[Finding]:
     names = ("torch", "transformers", "peft", "datasets", "prefect", "mlflow")
     found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in names)
     if wrong:
-        yield Finding("libraries", "broken", "; ".join(wrong), "pip install --upgrade --force-reinstall the versions named here.")
+        yield Finding(
+            "libraries", "broken", "; ".join(wrong), "pip install --upgrade --force-reinstall the versions named here."
+        )
     else:
         yield Finding("libraries", "fine", found)
 
@@ -133,7 +135,9 @@ def _memory() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     small = memory.available < SMALL_MEMORY
     found = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    yield Finding("memory", "note" if small else "fine", found, "Take a small base model or batch_size." if small else "")
+    yield Finding(
+        "memory", "note" if small else "fine", found, "Take a small base model or batch_size." if small else ""
+    )
 
 
 def _state_folder() -> Iterator[Finding]:
@@ -171,7 +175,7 @@ def _hub() -> Iterator[Finding]:
         yield Finding("model hub", "note", "HF_HUB_OFFLINE is set", remedy)
         return
     try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=5):  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=5):
             yield Finding("model hub", "fine", endpoint)
     except urllib.error.HTTPError:
         yield Finding("model hub", "fine", endpoint)
@@ -193,7 +197,12 @@ def _servers() -> Iterator[Finding]:
 
     for server in servers.status():
         if server.state == "no answer":
-            yield Finding(server.name, "note", f"runs (pid {server.pid}) but does not answer; see {Path(server.log)}", "`ftlib down`, then `ftlib up`.")
+            yield Finding(
+                server.name,
+                "note",
+                f"runs (pid {server.pid}) but does not answer; see {Path(server.log)}",
+                "`ftlib down`, then `ftlib up`.",
+            )
         else:
             yield Finding(server.name, "fine", server.url or server.state)
 

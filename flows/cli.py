@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -42,49 +44,66 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-    traceback: Annotated[bool, typer.Option("--traceback", help="Show a failure's traceback; goes with any command.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", metavar="", help="Show a failure's traceback; goes with any command.")
+    ] = False,
 ) -> None:
     """Hold the options that go with every command."""
 
 
-def _example(*lines: str) -> str:
-    return "\n\n".join(f"[dim]$[/] [bold cyan]{line}[/]" for line in lines)
+def _add(name: str, command: Callable[..., None], panel: str, *examples: str) -> None:
+    """Register a command; its docstring is its help, with paragraphs that fit any width, and examples below."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    lines = [" ".join(paragraph.split()) for paragraph in paragraphs]
+    shown = "\n\n".join(f"[dim]$[/] [bold cyan]{example}[/]" for example in examples)
+    app.command(name, help="\n\n".join(lines), short_help=lines[0], epilog=shown, rich_help_panel=panel)(command)
 
 
 TRAIN, USE, LOOK, HOUSE = "Train", "Use what was trained", "See what there is", "Servers and store"
+MODEL = "models:/support-requests@champion"
 
-app.command(
-    epilog=_example("ftlib run params/sst2.yaml", "ftlib run params/sst2.yaml --set stages.lora.strategy.r=16 --json out.json"),
-    rich_help_panel=TRAIN,
-)(running.run)
-app.command(epilog=_example("ftlib check params/sst2.yaml"), rich_help_panel=TRAIN)(running.check)
-app.command(
-    epilog=_example("ftlib plan params/sst2.yaml --set stages.full.training.learning_rate=1e-4"), rich_help_panel=TRAIN
-)(running.plan)
-app.command(epilog=_example('ftlib schedule params/sst2.yaml --cron "0 2 * * *"'), rich_help_panel=TRAIN)(machine.schedule)
-
-app.command(
-    epilog=_example("ftlib predict models:/quickstart@champion tickets.csv -o answers.csv --columns text=message"),
-    rich_help_panel=USE,
-)(models.predict)
-app.command(
-    epilog=_example("ftlib evaluate models:/quickstart@champion labelled.csv --columns text=message --columns label=intent"),
-    rich_help_panel=USE,
-)(models.evaluate)
-app.command(epilog=_example("ftlib compare quickstart sst2", "ftlib compare a.json b.json"), rich_help_panel=USE)(
-    comparing.compare
+_add(
+    "run",
+    running.run,
+    TRAIN,
+    "ftlib run params/quickstart.yaml",
+    "ftlib run params/quickstart.yaml --set stages.prefix.strategy.num_virtual_tokens=32 --json summary.json",
 )
-
-app.command("list", epilog=_example("ftlib list strategies"), rich_help_panel=LOOK)(catalogue.list_)
-app.command(epilog=_example("ftlib show strategy lora", "ftlib show training"), rich_help_panel=LOOK)(catalogue.show)
-app.command(epilog=_example("ftlib schema > params/schema.json"), rich_help_panel=LOOK)(catalogue.schema)
-
+_add("check", running.check, TRAIN, "ftlib check params/quickstart.yaml")
+_add("plan", running.plan, TRAIN, "ftlib plan params/quickstart.yaml --set stages.full.training.learning_rate=1e-4")
+_add("schedule", machine.schedule, TRAIN, 'ftlib schedule params/quickstart.yaml --cron "0 2 * * *"')
+_add("predict", models.predict, USE, f"ftlib predict {MODEL} tickets.csv -o answers.csv --columns text=message")
+_add("evaluate", models.evaluate, USE, f"ftlib evaluate {MODEL} labelled.csv --columns label=intent")
+_add("compare", comparing.compare, USE, "ftlib compare quickstart sst2", "ftlib compare before.json after.json")
+_add("list", catalogue.list_, LOOK, "ftlib list strategies")
+_add("show", catalogue.show, LOOK, "ftlib show strategy lora", "ftlib show training")
+_add("schema", catalogue.schema, LOOK, "ftlib schema > params/schema.json")
+_add("doctor", machine.doctor, HOUSE, "ftlib doctor")
+_add("up", machine.up, HOUSE, "ftlib up")
+_add("down", machine.down, HOUSE, "ftlib down")
+_add("ui", machine.ui, HOUSE, "ftlib ui")
 app.add_typer(storage.app, name="store", rich_help_panel=HOUSE)
-app.command(epilog=_example("ftlib doctor"), rich_help_panel=HOUSE)(machine.doctor)
-app.command(epilog=_example("ftlib up"), rich_help_panel=HOUSE)(machine.up)
-app.command(epilog=_example("ftlib down"), rich_help_panel=HOUSE)(machine.down)
-app.command(epilog=_example("ftlib ui"), rich_help_panel=HOUSE)(machine.ui)
+
+
+def _command() -> Any:
+    """Return the command line, with no type shown behind its flags."""
+    command = get_command(app)
+    waiting: list[Any] = [command]
+    while waiting:
+        one = waiting.pop()
+        waiting += getattr(one, "commands", {}).values()
+        one.get_help_option = partial(_bare, one.get_help_option)
+    return command
+
+
+def _bare(help_option: Callable[[Any], Any], context: Any) -> Any:
+    option = help_option(context)
+    if option is not None:
+        option.metavar = ""
+    return option
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,16 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     with_traceback = "--traceback" in given
     try:
-        code = get_command(app).main(
-            [a for a in given if a != "--traceback"], prog_name="ftlib", standalone_mode=False
-        )
+        code = _command().main([a for a in given if a != "--traceback"], prog_name="ftlib", standalone_mode=False)
     except FtlibError as error:
         return _failed(error, str(error), error.exit_code, with_traceback)
     except KeyboardInterrupt:
         code = STOPPED
     except BrokenPipeError:
         return _quietly_closed()
-    except Exception as error:  # noqa: BLE001  the last resort: a line and a log, whatever it is
+    except Exception as error:
         return _usage(error) if hasattr(error, "format_message") else _unexpected(error, given, with_traceback)
     if code == STOPPED:
         _say("Stopped. Every finished step is kept; the same command goes on from here.")
@@ -120,9 +137,9 @@ def _failed(error: BaseException, line: str, code: int, with_traceback: bool) ->
 def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "ftlib"
-    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    message = error.format_message().replace("?.", "?")  # type: ignore[attr-defined]
     if message:
-        _say(f"{message}. `{command} --help` shows how.")
+        _say(f"{message}{'' if message[-1] in '.?!' else '.'} `{command} --help` shows how.")
     return 2
 
 

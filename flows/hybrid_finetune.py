@@ -18,6 +18,7 @@ from ftlib import state
 
 state.prepare_environment()  # Prefect reads it when it is imported, in a worker too
 
+import httpx  # noqa: E402
 from prefect import flow  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.client.schemas.filters import (  # noqa: E402
@@ -29,7 +30,9 @@ from prefect.client.schemas.filters import (  # noqa: E402
 )
 from prefect.client.schemas.objects import StateType  # noqa: E402
 from prefect.context import FlowRunContext  # noqa: E402
+from prefect.events.clients import PrefectEventsClient  # noqa: E402
 from prefect.events.worker import EventsWorker  # noqa: E402
+from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import (  # noqa: E402
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -50,12 +53,16 @@ from ftlib.files import read_json  # noqa: E402
 from ftlib.loading import load_experiment  # noqa: E402
 from ftlib.params import Experiment  # noqa: E402
 from ftlib.steps import Step, step_key  # noqa: E402
+from ftlib.tracking import Sent  # noqa: E402
 from tasks.base import Done, run_step  # noqa: E402
 
 __all__ = ["hybrid_finetune", "run_experiment"]
 
 RECORD_SECONDS = 15.0
 """How long a temporary server may take to write down the last task runs before it is stopped."""
+
+RECONNECTIONS = 3
+"""How often an event that the server did not take is tried again."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +91,9 @@ Overrides = Annotated[
 ]
 
 
-def _flow_run_name(parameters: dict[str, Any]) -> str:
-    given = handed.get()
-    params = parameters["params"]
+def _flow_run_name() -> str:
+    given, context = handed.get(), FlowRunContext.get()
+    params = context.parameters["params"] if context and context.parameters else ""
     if given:
         name = given.experiment.name
     else:
@@ -130,11 +137,12 @@ class _Run:
         self.done: dict[str, Done] = {}
         self.told: list[dict[str, Any]] = []
         self.flow_run_id = context.flow_run.id
+        self.name = context.flow_run.name
         self.page = _page(self.flow_run_id) if given.has_pages else None
-        tags = {"prefect.flow_run_id": str(self.flow_run_id), "prefect.flow_run_name": context.flow_run.name}
+        tags = {"prefect.flow_run_id": str(self.flow_run_id), "prefect.flow_run_name": self.name}
         self.recording = Recording(
             self.experiment,
-            run_name=context.flow_run.name,
+            run_name=self.name,
             tags={**tags, **({"prefect.flow_run_url": self.page} if self.page else {})},
         )
         self.board = Board(context.client, self.flow_run_id, self.experiment.name)  # type: ignore[arg-type]
@@ -145,8 +153,11 @@ class _Run:
         try:
             with self.board.watching():
                 yield
-        except BaseException as error:
-            self.recording.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        except Exception:
+            self.recording.finish("FAILED")
+            raise
+        except BaseException:
+            self.recording.stop()
             raise
 
     def perform(self, step: Step) -> None:
@@ -182,24 +193,18 @@ class _Run:
             records={name: done.record for name, done in self.done.items()},
             evaluation=evaluation,
             rejected=summary.rejected_rows(self.store, artifacts),
-            facts={
-                "flow_run_id": str(self.flow_run_id),
-                "mlflow_run_id": sent.run_id if sent else None,
-                "mlflow_run_ids": self.recording.run_ids(sent),
-                "model_uri": sent.model_uri if sent else None,
-                "report": str(summary.report_path(self.experiment.name)),
-                "seconds": time.perf_counter() - self.started,
-                "source": self.source,
-                "overrides": self.overrides,
-            },
+            facts={**self._facts(), **self._mlflow_facts(sent)},
         )
         html = (evaluated / "report.html").read_text(encoding="utf8")
-        summary.write_report(self.experiment.name, html, summary.report_facts(found, self._links(sent)))
+        page = sent.urls.get(tracking.RUN) if sent else None
+        facts = summary.report_facts(found, run_name=self.name, flow_run_url=self.page, mlflow_run_url=page)
+        summary.write_report(self.experiment.name, html, facts)
         summary.write(found)
+        self.given.results.append(found)
         self._show(found, html, sent)
         return found
 
-    def _record(self, artifacts: dict[str, Artifact], evaluated: Path, evaluation: dict[str, Any]) -> Any:
+    def _record(self, artifacts: dict[str, Artifact], evaluated: Path, evaluation: dict[str, Any]) -> Sent | None:
         """Tell MLflow the results, and send all."""
         self.recording.results(evaluation)
         self.recording.files(evaluated / "report.html", evaluated / "evaluation.json")
@@ -209,16 +214,39 @@ class _Run:
         if "register" in artifacts:
             packed = artifacts["register"]
             self.recording.register(self.experiment, self.store.open(packed), packed.digest, evaluation)
-        computed = sum(not done.cached for done in self.done.values())
-        seconds = time.perf_counter() - self.started
-        return self.recording.finish(
-            "FINISHED", {"seconds": seconds, "steps_computed": computed, "steps_cached": len(self.done) - computed}
-        )
+        states = [step["state"] for step in self.told]
+        counts = {f"steps_{state}": states.count(state) for state in ("computed", "cached")}
+        return self.recording.finish("FINISHED", {**counts, **self._used()})
 
-    def _links(self, sent: tracking.Sent | None) -> dict[str, str | None]:
-        return {"prefect": self.page, "mlflow": sent.urls.get(tracking.RUN) if sent else None}
+    def _used(self) -> dict[str, float]:
+        """Return what this run took: its seconds, and the energy and carbon of what it computed."""
+        figures = {"seconds": time.perf_counter() - self.started}
+        for name in ("energy_kwh", "carbon_kg"):
+            spent = [
+                done.record.metrics[name]
+                for done in self.done.values()
+                if not done.cached and name in done.record.metrics
+            ]
+            figures |= {name: sum(spent)} if spent else {}
+        return figures
 
-    def _show(self, found: dict[str, Any], html: str, sent: tracking.Sent | None) -> None:
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "flow_run_id": str(self.flow_run_id),
+            "report": str(summary.report_path(self.experiment.name)),
+            "source": self.source,
+            "overrides": self.overrides,
+            **self._used(),
+        }
+
+    def _mlflow_facts(self, sent: Sent | None) -> dict[str, Any]:
+        return {
+            "mlflow_run_id": sent.run_id if sent else None,
+            "mlflow_run_ids": self.recording.run_ids(sent),
+            "model_uri": sent.model_uri if sent else None,
+        }
+
+    def _show(self, found: dict[str, Any], html: str, sent: Sent | None) -> None:
         self.board.leaderboard(found)
         self.board.report(found, html)
         if sent and sent.urls:
@@ -232,24 +260,46 @@ class _Run:
 
 @contextmanager
 def settings(api: str) -> Iterator[None]:
-    """Let Prefect use this API, and no heartbeat: joining its thread costs every flow most of a second."""
-    with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+    """Let Prefect use this API while the context is open.
+
+    No heartbeat: joining its thread costs every flow most of a second. And few tries for each event, which by
+    default take 8 s an event once a server is gone, at the end of the process too.
+    """
+    EventsWorker.set_client_override(PrefectEventsClient, api_url=api, reconnection_attempts=RECONNECTIONS)
+    try:
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield
+    finally:
+        EventsWorker.set_client_override(None)
 
 
-def call(params: str | dict[str, Any], overrides: list[str], *, wait_for_records: bool) -> dict[str, Any]:
+def call(params: str | dict[str, Any], overrides: list[str], given: Handed) -> dict[str, Any]:
     """Call the flow; return its summary, or raise what it raised.
 
     Args:
         params: As the flow takes it.
         overrides: Likewise.
-        wait_for_records: The server will be stopped: wait until it has written down every task run.
+        given: What goes beside them; its server is about to be stopped, unless it has pages.
+
+    Raises:
+        FtlibError: As a step raised it; or if the Prefect server went away before the run was done.
     """
-    final = hybrid_finetune(params, overrides, return_state=True)
-    if wait_for_records and final.state_details.flow_run_id is not None:
-        given = handed.get()
-        _wait_for_records(final.state_details.flow_run_id, len(given.started) if given else 0)
-    result: dict[str, Any] = final.result()
+    token = handed.set(given)
+    try:
+        final = hybrid_finetune(params, overrides, return_state=True)
+        if not given.has_pages and final.state_details.flow_run_id is not None:
+            _wait_for_records(final.state_details.flow_run_id, len(given.started))
+        result: dict[str, Any] = final.result()
+    except httpx.TransportError as error:
+        if given.results:
+            logger.warning("The Prefect server is gone (%s). The run is complete all the same.", error)
+            return given.results[-1]
+        raise FtlibError(f"the Prefect server is gone ({error}); finished steps are kept. Run again.") from error
+    finally:
+        handed.reset(token)
+        if not given.has_pages:  # what is still to be sent would be tried at the end of the process, in vain
+            EventsWorker.drain_all(timeout=RECORD_SECONDS)
+            APILogWorker.drain_all(timeout=RECORD_SECONDS)
     return result
 
 
@@ -258,21 +308,20 @@ def _wait_for_records(flow_run_id: Any, expected: int) -> None:
     EventsWorker.drain_all(timeout=RECORD_SECONDS)
     final = TaskRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
     deadline = time.monotonic() + RECORD_SECONDS
+    recorded = 0
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
-            recorded = client.read_task_runs(
+            runs = client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
                 task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=final)),
             )
-            if len(recorded) >= expected:
+            recorded = len(runs)
+            if recorded >= expected:
                 return
             time.sleep(0.1)
-    logger.warning("Prefect has recorded %d of %d task runs; the store has them all.", len(recorded), expected)
+    logger.warning("Prefect has recorded %d of %d task runs; the store has them all.", recorded, expected)
 
 
 def _page(flow_run_id: Any) -> str | None:
     api = get_current_settings().api.url
     return f"{servers.prefect_ui(api)}/runs/flow-run/{flow_run_id}" if api else None
-
-
-__all__ += ["FtlibError"]

@@ -19,11 +19,11 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from flows.show import console, count, seconds
+from flows.show import console, seconds
 from ftlib.progress import Progress
 
-NAME_WIDTH = 30
-BAR_WIDTH = 28
+NAME_WIDTH = 28
+BAR_WIDTH = 20
 
 
 @dataclass
@@ -92,7 +92,10 @@ class Display:
 
     def progress(self, event: Progress) -> None:
         """A step has come further."""
-        self.running.setdefault(event.step, _Running(event.step)).hear(event)
+        only = next(iter(self.running.values())) if len(self.running) == 1 else None
+        held = self.running.get(event.step, only)
+        if held is not None:
+            held.hear(event)
 
     def done(self, step: str, *, cached: bool, took: float | None = None) -> None:
         """A step is done: computed, or found computed."""
@@ -115,17 +118,19 @@ class Display:
     # -- what is shown -------------------------------------------------------------------------------
 
     def __rich__(self) -> Any:
-        rows = Table.grid(padding=(0, 1))
-        rows.add_column(width=1)
-        rows.add_column(width=NAME_WIDTH, no_wrap=True)
-        rows.add_column(width=BAR_WIDTH)
-        rows.add_column(no_wrap=True)
+        rows = Table.grid(padding=(0, 1), expand=True)
+        rows.add_column(min_width=1)
+        rows.add_column(min_width=NAME_WIDTH, no_wrap=True)
+        rows.add_column(min_width=BAR_WIDTH)
+        rows.add_column(no_wrap=True, ratio=1)
         for step in tuple(self.running.values()):
             rows.add_row(self.spinner, Text(step.name, style="bold"), _bar(step), _details(step))
         return Group(rows, self._footer())
 
     def _footer(self) -> Text:
-        following = ", ".join(self.waiting[:3]) + (f" and {len(self.waiting) - 3} more" if len(self.waiting) > 3 else "")
+        following = ", ".join(self.waiting[:3]) + (
+            f" and {len(self.waiting) - 3} more" if len(self.waiting) > 3 else ""
+        )
         passed = seconds(time.monotonic() - self.started)
         line = Text(f"  {self.num_done} of {self.num_steps} steps, {passed}", style="dim")
         return line.append(f"; waiting: {following}" if following else "", style="dim")
@@ -135,7 +140,12 @@ def _finished(step: str, *, cached: bool, took: float | None, event: Progress | 
     if cached:
         return Text.assemble(("○ ", "dim"), (f"{step:<{NAME_WIDTH}} ", "dim"), ("cached", "dim"))
     figures = _figures(event.metrics) if event else ""
-    return Text.assemble(("✓ ", "green"), f"{step:<{NAME_WIDTH}} ", f"computed in {seconds(took)}", (f"  {figures}" if figures else "", "dim"))
+    return Text.assemble(
+        ("✓ ", "green"),
+        f"{step:<{NAME_WIDTH}} ",
+        f"computed in {seconds(took)}",
+        (f"  {figures}" if figures else "", "dim"),
+    )
 
 
 def _bar(step: _Running) -> Any:
@@ -149,21 +159,20 @@ def _details(step: _Running) -> Text:
     event = step.event
     if event is None:
         return Text(seconds(time.monotonic() - step.started), style="dim")
-    parts = [f"{event.done:,.0f}/{event.total:,.0f} {event.unit}", _figures(event.metrics)]
-    speed = event.metrics.get("rows_per_second")
-    rate = step.rate()
+    remaining, speed, rate = step.remaining(), event.metrics.get("rows_per_second"), step.rate()
+    parts = [f"{event.done:,.0f}/{event.total:,.0f} {event.unit}"]
+    parts += [f"{seconds(remaining)} left"] if remaining is not None and event.done < event.total else []
+    parts.append(_figures(event.metrics))
     if speed is not None:
         parts.append(f"{speed:,.0f} rows/s")
     elif rate is not None:
-        parts.append(f"{count(round(rate, 1 if rate < 10 else 0))} {event.unit}/s")
-    remaining = step.remaining()
-    if remaining is not None:
-        parts.append(f"{seconds(remaining)} left")
+        parts.append(f"{rate:,.1f} {event.unit}/s" if rate < 10 else f"{rate:,.0f} {event.unit}/s")
     return Text("  ".join(part for part in parts if part))
 
 
 def _figures(metrics: Any) -> str:
     """Return the loss and the newest validation figures: "loss 0.312  validation accuracy 0.874"."""
-    shown = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items() if name in ("loss", "epoch")]
-    shown += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items() if name.startswith("validation_")][:1]
+    shown = [f"loss {metrics['loss']:.4f}"] if "loss" in metrics else []
+    validated = {n: v for n, v in metrics.items() if n.startswith("validation_") and n != "validation_loss"}
+    shown += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in validated.items()][:1]
     return "  ".join(shown)

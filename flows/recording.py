@@ -197,6 +197,11 @@ class Recording:
         self._journal.finish(None, status)  # type: ignore[arg-type]
         return tracking.send(self._journal, ui=servers.mlflow_ui())
 
+    def stop(self) -> None:
+        """End the record of a run that somebody stopped; they do not wait for MLflow, the next run sends it."""
+        self._journal.finish(None, "KILLED")
+        self._journal.close()
+
     def run_ids(self, sent: Sent | None) -> dict[str, str]:
         """Return step -> MLflow run id."""
         return {} if sent is None else _by_step(self._children, sent.run_ids)

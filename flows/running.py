@@ -61,12 +61,14 @@ class Handed:
         listener: Who hears how it goes.
         has_pages: Whether the Prefect server stays, so that links to its pages hold.
         started: The steps that were given to Prefect, as the flow fills it.
+        results: The run's summary, once there is one.
     """
 
     experiment: Experiment
     listener: Listener
     has_pages: bool
     started: list[str] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
 
 
 handed: ContextVar[Handed | None] = ContextVar("handed", default=None)
@@ -106,9 +108,7 @@ def run_experiment(
         stack.enter_context(prefect_side.settings(api or (temporary.wait() if temporary else "")))
         given = Handed(experiment, listener or Silent(), has_pages=temporary is None)
         stack.enter_context(progress.listen(given.listener.progress))
-        token = handed.set(given)
-        stack.callback(handed.reset, token)
-        return prefect_side.call(params, list(overrides), wait_for_records=temporary is not None)
+        return prefect_side.call(params, list(overrides), given)
 
 
 LOGGING = {"PREFECT_LOGGING_EXTRA_LOGGERS": "ftlib,flows,tasks", "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore"}

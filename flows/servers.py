@@ -133,8 +133,15 @@ def _status(name: Name, server: Server | None) -> Status:
 
 
 def prefect_api() -> str | None:
-    """Return the API of the Prefect server that runs should use: PREFECT_API_URL, or the one that is up."""
-    return external_prefect() or next((_api(s) for s in _recorded() if s.name == "prefect" and _usable(s)), None)
+    """Return the API of the Prefect server that runs should use: PREFECT_API_URL, or the one that is up.
+
+    Raises:
+        FtlibError: If PREFECT_API_URL does not answer.
+    """
+    external = external_prefect()
+    if external and not _answers(f"{external.rstrip('/')}/health"):
+        raise FtlibError(f"PREFECT_API_URL={external} does not answer. Start that server, or unset PREFECT_API_URL.")
+    return external or next((_api(s) for s in _recorded() if s.name == "prefect" and _usable(s)), None)
 
 
 def prefect_ui(api: str) -> str:

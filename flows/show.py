@@ -24,7 +24,15 @@ def console(*, stderr: bool = False) -> Console:
 
 def table(*columns: str, numbers: Sequence[str] = (), title: str | None = None) -> Table:
     """Return an empty table in the house style; `numbers` are set flush right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for column in columns:
         made.add_column(column, justify="right" if column in numbers else "left", no_wrap=column in numbers)
     return made
@@ -40,16 +48,15 @@ def leaderboard(summary: Mapping[str, Any]) -> Table:
         summary: What ``ftlib run --json`` writes.
     """
     metric = summary["metric"]
-    columns = ("", "", "", "validation", "test", "interval", "gain", "p", "trainable", "seconds", "cost")
-    numbers = ("validation", "test", "interval", "gain", "p", "trainable", "seconds", "cost")
-    board = table(*columns, numbers=numbers)
+    numbers = ("validation", "test", "interval", "gain", "p", "trainable", "training", "cost")
+    board = table("", "", "", *numbers, numbers=numbers)
     board.title = Text.assemble((summary["name"], "bold"), (f"  {metric.replace('_', ' ')}", "dim"))
     for rows in (summary["members"], summary["fusions"]):
-        ranked = sorted(rows, key=lambda row: _rank(row, summary))
-        for row in ranked:
+        if board.row_count and rows:
+            board.add_row()
+        for row in sorted(rows, key=lambda row: _rank(row, summary)):
             best = row["name"] == summary["best"]["name"]
-            style = "bold green" if best else None
-            board.add_row("★" if best else "", *_cells(row, metric), style=style, end_section=row is ranked[-1])
+            board.add_row("★" if best else "", *_cells(row, metric), style="bold green" if best else None)
     return board
 
 
@@ -82,6 +89,8 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     best = summary["best"]
     kind = "a fusion" if any(f["name"] == best["name"] for f in summary["fusions"]) else "a single member"
     yield f"★ {best['name']}, {kind}: chosen on validation, measured once on test."
+    if summary["fusions"] and summary.get("best_member"):
+        yield f"gain, p and cost to serve: against the best member, {summary['best_member']}."
     steps = summary["steps"]
     computed = [s for s in steps if s["state"] == "computed"]
     took = f" in {seconds(summary.get('seconds'))}" if summary.get("seconds") else ""
@@ -97,6 +106,16 @@ def rejected(summary: Mapping[str, Any]) -> str:
         return "No row was rejected."
     listed = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in reasons)
     return f"Rejected {sum(number for _, number in reasons):,} rows: {listed}."
+
+
+def metrics(values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> Table:
+    """Return metrics with their intervals, the main one first and bold."""
+    rows = table("metric", "value", "interval", numbers=("value", "interval"))
+    for i, (name, value) in enumerate(values.items()):
+        rows.add_row(
+            name.replace("_", " "), figure(value), between(intervals.get(name)), style="bold" if i == 0 else None
+        )
+    return rows
 
 
 # -- figures -------------------------------------------------------------------------------------------
@@ -124,7 +143,7 @@ def count(value: float | None) -> str:
     if value is None:
         return ""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
+        if value >= 0.9995 * limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:g}"
 
@@ -141,7 +160,7 @@ def seconds(value: float | None) -> str:
     """Return a duration: 0.4 s, 12.3 s, 2 min 05 s, 1 h 02 min."""
     if value is None:
         return ""
-    if value < 60:
+    if value < 59.95:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
@@ -163,7 +182,11 @@ def plan_table(planned: Sequence[Any]) -> Table:
     steps = table("step", "", "why, or what it took")
     for step in planned:
         word, style = _STATES[step.state]
-        steps.add_row(step.name, Text(word, style=style), Text(step.reason or _recorded(step.record), style="" if step.reason else "dim"))
+        steps.add_row(
+            step.name,
+            Text(word, style=style),
+            Text(step.reason or _recorded(step.record), style="" if step.reason else "dim"),
+        )
     return steps
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, as one JSON value: built from the artifacts, and kept; `flows.runs` finds it again.
+"""What a run came to, as one JSON value: built from the artifacts, kept, and found again.
 
 Layout below the state folder::
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import Any
 
 from ftlib import state
 from ftlib.artifacts import Artifact, KeyRecord, Store
+from ftlib.errors import ParamsError, unknown
 from ftlib.files import read_json
 from ftlib.params import Experiment
 
@@ -46,7 +48,7 @@ def build(
         evaluation: evaluation.json.
         rejected: Reason -> rows left out by cleaning and splitting.
         facts: What the run itself knows: flow_run_id, mlflow_run_id, mlflow_run_ids (by step), seconds, source,
-            overrides, model_uri, report.
+            overrides, model_uri, report, energy_kwh, carbon_kg.
     """
     run_ids = facts.get("mlflow_run_ids", {})
     return {
@@ -57,6 +59,8 @@ def build(
         "seconds": round(facts["seconds"], 3),
         "report": facts.get("report"),
         "model_uri": facts.get("model_uri"),
+        "energy_kwh": facts.get("energy_kwh"),
+        "carbon_kg": facts.get("carbon_kg"),
         "metric": evaluation["metric"],
         "higher_is_better": evaluation["higher_is_better"],
         "problem": evaluation["problem"],
@@ -141,25 +145,20 @@ def write_report(name: str, html: str, facts: Mapping[str, Any]) -> Path:
     return path
 
 
-def report_facts(summary: Summary, links: Mapping[str, str | None]) -> dict[str, Any]:
+def report_facts(summary: Summary, *, run_name: str, flow_run_url: str | None, mlflow_run_url: str | None) -> Summary:
     """Return what a report says of its run, beside its results."""
+    told = ("train_seconds", "rows_per_second", "num_trainable_parameters", "mlflow_run_id")
     return {
-        "seconds": summary["seconds"],
-        "created": summary["created"],
-        "steps": {s: sum(step["state"] == s for step in summary["steps"]) for s in ("computed", "cached")},
-        "flow_run_id": summary["flow_run_id"],
-        "mlflow_run_id": summary["mlflow_run_id"],
-        "prefect_url": links.get("prefect"),
-        "mlflow_url": links.get("mlflow"),
-        "model_uri": summary["model_uri"],
-        "members": {
-            m["name"]: {"train_seconds": m["train_seconds"], "rows_per_second": m["rows_per_second"]}
-            for m in summary["members"]
-        },
+        "run": run_name,
+        "flow_run_url": flow_run_url,
+        "mlflow_run_url": mlflow_run_url,
+        "members": {m["name"]: _only(m, *told) for m in summary["members"]},
+        **_only(summary, "created", "seconds", "steps"),
+        **({"energy_kwh": summary["energy_kwh"], "co2_kg": summary["carbon_kg"]} if summary["energy_kwh"] else {}),
     }
 
 
-# -- keeping -----------------------------------------------------------------------------------------------
+# -- keeping and finding -----------------------------------------------------------------------------------
 
 
 def write(summary: Summary) -> Path:
@@ -176,10 +175,51 @@ def write(summary: Summary) -> Path:
 def latest(name: str) -> Summary | None:
     """Return the newest summary of an experiment."""
     try:
-        found: Summary = read_json(_folder() / (_folder() / "latest" / name).read_text().strip())
-    except (FileNotFoundError, ValueError):
+        return _read(_folder() / (_folder() / "latest" / name).read_text().strip())
+    except OSError:
         return None
+
+
+def load(run: str) -> Summary:
+    """Return a run's summary.
+
+    Args:
+        run: An experiment's name (its newest run), a flow run id or its beginning, or a summary's file.
+
+    Raises:
+        ParamsError: If there is no such run; the message holds the near names.
+    """
+    found = latest(run) if "/" not in run else None
+    if found is not None:
+        return found
+    path = Path(run) if Path(run).is_file() else next(iter(_matching(run)), None)
+    if path is None:
+        raise ParamsError(unknown("run", run, _names(), remedy="A flow run's id or a summary's file will do, too."))
+    found = _read(path)
+    if found is None:
+        raise ParamsError(f"{path}: is not the summary of a run; expected what `ftlib run --json FILE` writes.")
     return found
+
+
+def _matching(run: str) -> list[Path]:
+    """Return the summaries whose file is called so, or whose flow run id begins so, newest first."""
+    files = sorted(_folder().glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    named = [f for f in files if run in (f.name, f.stem)]
+    if named or len(run) < 6:
+        return named
+    return [f for f in files if str((_read(f) or {}).get("flow_run_id") or "").startswith(run)]
+
+
+def _read(path: Path) -> Summary | None:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"name", "steps", "members", "best"} <= found.keys() else None
+
+
+def _names() -> list[str]:
+    return [path.name for path in (_folder() / "latest").glob("*") if not path.name.startswith(".")]
 
 
 def _folder() -> Path:
@@ -191,3 +231,33 @@ def _replace(path: Path, text: str) -> None:
     draft.parent.mkdir(parents=True, exist_ok=True)
     draft.write_text(text, encoding="utf8")
     os.replace(draft, path)
+
+
+# -- nothing to do -----------------------------------------------------------------------------------------
+
+
+def of_finished(experiment: Experiment) -> Summary | None:
+    """Return the newest run's summary, its steps all cached, where a run would compute and register nothing.
+
+    That is: every step's artifact is there, and the experiment's newest run gave the same ones, with the same
+    registration and tracking, MLflow told of it, and its report still there.
+    """
+    from flows import graph
+    from ftlib.planning import plan
+
+    started = time.perf_counter()
+    last = latest(experiment.name)
+    if last is None or last.get("mlflow_run_id") is None or not Path(last.get("report") or "").is_file():
+        return None
+    planned = plan(graph.steps(experiment), state.store(), scope=experiment.name)
+    artifacts = {p.name: p.record.digest for p in planned if p.state == "done" and p.record}
+    before = {step["name"]: step["artifact"] for step in last["steps"]}
+    if len(artifacts) < len(planned) or artifacts != before or not _told_alike(last, experiment):
+        return None
+    done = [{"name": n, "state": "cached", "seconds": 0.0, "artifact": digest} for n, digest in artifacts.items()]
+    return {**last, "steps": done, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def _told_alike(last: Summary, experiment: Experiment) -> bool:
+    before, now = last["params"]["experiment"], experiment.model_dump(mode="json")
+    return all(before.get(section) == now[section] for section in ("registration", "tracking"))

@@ -7,6 +7,7 @@ A saved checkpoint is a plain folder: config.json, model.safetensors and tokeniz
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,12 @@ SETTINGS = "ftlib.json"
 ADAPTER = "adapter_config.json"
 BASE = "base"
 """The folder inside an adapter's that holds the model it adapts."""
+
+OF_THIS_MACHINE = frozenset({"name_or_path", "_name_or_path", "is_local", "local_files_only"})
+"""What transformers writes into configs of where and how they were opened; left out."""
+
+OF_THE_LAST_CALL = frozenset({"max_length", "stride", "truncation_strategy", "truncation_side", "pad_to_multiple_of"})
+"""What it writes of how a tokenizer was last called; left out."""
 
 
 @dataclass
@@ -112,10 +119,10 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
     with quiet():
         if hasattr(model, "peft_config"):
             _save_adapter(model, folder)
-            tokenizer.save_pretrained(folder / BASE)
+            _save_tokenizer(tokenizer, folder / BASE)
         else:
             _save_plain(model, folder)
-        tokenizer.save_pretrained(folder)
+        _save_tokenizer(tokenizer, folder)
     settings = {k: v for k, v in checkpoint.settings.items() if k != "virtual_tokens"}
     write_json(folder / SETTINGS, {**settings, **({"virtual_tokens": virtual.dump()} if virtual else {})})
 
@@ -158,16 +165,33 @@ def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
 def _load_adapter(folder: Path, problem: Problem) -> PreTrainedModel:
     from peft import PeftModel
 
+    from ftlib.peft_models import known_warnings
+
     base = _load_plain(folder / BASE, problem)
-    return PeftModel.from_pretrained(base, str(folder))  # type: ignore[return-value,arg-type]
+    with known_warnings():
+        return PeftModel.from_pretrained(base, str(folder))  # type: ignore[return-value,arg-type]
 
 
 def _save_plain(model: PreTrainedModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     model.config._name_or_path = ""
-    model.config.name_or_path = ""
     model.save_pretrained(folder, state_dict=state)
     config = read_json(folder / "config.json")
-    write_json(folder / "config.json", {k: v for k, v in config.items() if k != "_name_or_path"})
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in OF_THIS_MACHINE})
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the tokenizer, without what it remembers of its last call: how that was cut and padded."""
+    tokenizer = copy.deepcopy(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    forgotten = OF_THIS_MACHINE | OF_THE_LAST_CALL
+    config = {k: v for k, v in read_json(path).items() if k not in forgotten}
+    sides = {k: v for k, v in (("truncation_side", tokenizer.truncation_side),) if v != "right"}
+    write_json(path, {**config, **sides})
 
 
 def _save_adapter(model: Any, folder: Path) -> None:
@@ -175,8 +199,14 @@ def _save_adapter(model: Any, folder: Path) -> None:
         config.base_model_name_or_path = BASE
     model.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    config = read_json(folder / ADAPTER)  # peft writes sets, in any order, and repeats names at every opening
+    write_json(folder / ADAPTER, {k: sorted(set(v)) if _is_names(v) else v for k, v in config.items()})
     base = model.get_base_model()
     _save_plain(base, folder / BASE, _plain_state(base))
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _plain_state(base: nn.Module) -> dict[str, Tensor]:

@@ -75,7 +75,9 @@ def read_answers(folders: Mapping[str, Path]) -> Answers:
     return Answers(problem, _keys(folders["split"] / "test.parquet", problem), scores, references.values)
 
 
-def _best(evaluation: Mapping[str, Any], members: list[str], scores: np.ndarray, folders: Mapping[str, Path]) -> np.ndarray:
+def _best(
+    evaluation: Mapping[str, Any], members: list[str], scores: np.ndarray, folders: Mapping[str, Path]
+) -> np.ndarray:
     name = evaluation["best"]["name"]
     if name in members:
         chosen: np.ndarray = scores[members.index(name)]
@@ -93,7 +95,9 @@ def _keys(path: Path, problem: Problem) -> pa.Array:
     if pa.types.is_list(label.type):
         label = pa.chunked_array([pa.array([", ".join(sorted(names)) for names in label.to_pylist()], pa.string())])
     columns = [table[name].cast(pa.string()) for name in problem.text_columns]
-    return pc.binary_join_element_wise(*columns, label.cast(pa.string()), "\x1f", null_handling="replace").combine_chunks()
+    return pc.binary_join_element_wise(
+        *columns, label.cast(pa.string()), "\x1f", null_handling="replace"
+    ).combine_chunks()
 
 
 def compare(one: Answers, other: Answers, metric: str, *, seed: int = 0) -> Comparison:

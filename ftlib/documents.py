@@ -91,7 +91,9 @@ def parse_document(text: str, label: str) -> Document:
         raise ParamsError(f"{label}: is empty; expected an experiment. `ftlib schema` describes what one holds.")
     if not isinstance(node, yaml.MappingNode):
         found = "a list" if isinstance(node, yaml.SequenceNode) else "one value"
-        raise ParamsError(f"{label}:{node.start_mark.line + 1}: holds {found}; expected a mapping, one 'key: value' a line.")
+        raise ParamsError(
+            f"{label}:{node.start_mark.line + 1}: holds {found}; expected a mapping, one 'key: value' a line."
+        )
     reader = _Reader(label)
     value = reader.value(node, ())
     if reader.problems:
@@ -172,11 +174,13 @@ _SYNTAX = (
     (r"unknown escape character", "has an unknown \\ escape in double quotes; use single quotes."),
     (r"character '\\t'", "holds a tab; YAML is indented with spaces."),
     (r"character '(?P<c>.)' that cannot start", "has a text that begins with {c!r}; put it in quotes."),
-    (r"mapping values are not allowed", "has a ':' where none can be; put a text that holds ': ' in quotes, or mend the indentation."),
+    (r"mapping values are not allowed", "has a ':' where none can be; put a text with ': ' in quotes, or indent it."),
     (r"could not find expected ':'", "is not 'key: value'; a ':' and a space are missing here or on the line above."),
     (r"expected <block end>", "is indented unlike the lines above; keys of one section start in one column."),
     (r"expected ',' or '\]'", "opens a list with [ and does not close it; a ',' or ']' is missing."),
     (r"expected ',' or '\}'", "opens a mapping with {{ and does not close it; a ',' or '}}' is missing."),
+    (r"expected the node content, but found '<stream end>'", "ends inside a list or mapping; a ] or }} is missing."),
+    (r"expected the node content", "lacks a value here."),
     (r"unexpected end of stream", "opens a quote and never closes it."),
     (r"undefined alias '(?P<c>.*)'", "uses *{c}, but no &{c} comes before it."),
     (r"another document", "begins a second document; a params file holds one experiment."),
@@ -221,14 +225,16 @@ class _Reader:
         if id(node) in self.open or self.num_values > MAX_VALUES:
             raise ParamsError(f"{self._at(node)}: anchors repeat each other without end; write the values out.")
         if node.tag not in _KNOWN_TAGS:
-            self._problem(node, f"the tag {node.tag.removeprefix(_TAG)!r} is refused; a params file holds plain values.")
+            self._problem(
+                node, f"the tag {node.tag.removeprefix(_TAG)!r} is refused; a params file holds plain values."
+            )
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, trail)
             if isinstance(node, yaml.SequenceNode):
                 return [self._item(item, (*trail, i)) for i, item in enumerate(node.value)]
-            return self._scalar(node)
+            return node.value if node.tag == _TAG + "str" else plain_scalar(node.value)
         finally:
             self.open.discard(id(node))
 
@@ -264,12 +270,8 @@ class _Reader:
             return ""
         return str(node.value)
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        return node.value if node.tag == _TAG + "str" else plain_scalar(node.value)
-
     def _problem(self, node: yaml.Node, sentence: str) -> None:
         self.problems.append(f"{self._at(node)}: {sentence}")
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self.label}:{node.start_mark.line + 1}"
-

@@ -10,6 +10,7 @@ Srivastava et al. (2014), "Dropout", https://jmlr.org/papers/v15/srivastava14a.h
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 STEPS = 1 << 16
 """Values that 16 random bits take."""
+
+NAME = "ftlib_dropout"
+"""What transformers calls our attention while a stage trains."""
 
 
 class Masks:
@@ -66,15 +70,21 @@ def drop(values: Tensor, ratio: float, masks: Masks) -> Tensor:
 
 @contextmanager
 def cheap_dropout(model: nn.Module, seed: int) -> Iterator[Masks]:
-    """Let every nn.Dropout of the model draw from one cheap stream while the context is open (CPU only)."""
+    """Let all dropout of the model draw from one cheap stream while the context is open (CPU only).
+
+    That is every nn.Dropout, and the dropout of attention probabilities where the model goes through transformers'
+    attention interface.
+    """
     masks = Masks(seed)
-    changed = []
-    if next(model.parameters()).device.type == "cpu":
-        changed = [m for m in model.modules() if type(m) is nn.Dropout and m.p > 0]
+    if next(model.parameters()).device.type != "cpu":
+        yield masks
+        return
+    changed = [m for m in model.modules() if type(m) is nn.Dropout and m.p > 0]
     for module in changed:
         module.forward = _forward(module, masks)  # type: ignore[method-assign]
     try:
-        yield masks
+        with _attention(model, masks):
+            yield masks
     finally:
         for module in changed:
             del module.forward
@@ -85,3 +95,65 @@ def _forward(module: nn.Dropout, masks: Masks) -> Any:
         return drop(values, module.p, masks) if module.training and masks.is_on else values
 
     return forward
+
+
+@contextmanager
+def _attention(model: Any, masks: Masks) -> Iterator[None]:
+    """Send attention through `attend` while the context is open, for models that use PyTorch's own attention."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values()
+    changed = [c for c in configs if getattr(c, "_attn_implementation", None) == "sdpa"]
+    AttentionInterface.register(NAME, functools.partial(attend, masks=masks))
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    try:
+        for config in changed:
+            config._attn_implementation = NAME
+        yield
+    finally:
+        for config in changed:
+            config._attn_implementation = "sdpa"
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    masks: Masks,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Return attention as transformers' "sdpa" does, its dropout drawn from the cheap stream.
+
+    Args:
+        module: The attention layer.
+        query: Shape (batch_size, num_heads, length, head_size); `key` and `value` alike.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: True where attention may look, shape (batch_size, 1, length, key_length).
+        masks: The stream.
+        dropout: Ratio; 0 in evaluation.
+        scaling: Of the products.
+        others: What transformers passes and "sdpa" knows.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    special = others.get("position_bias") is not None or others.get("softcap") is not None
+    causal = others.get("is_causal") or getattr(module, "is_causal", False)
+    plain = dropout == 0.0 or not masks.is_on or key.shape[1] != query.shape[1] or causal or special
+    if plain:
+        rate = dropout if masks.is_on else 0.0
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=rate, scaling=scaling, **others
+        )
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        blocked = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~attention_mask, blocked) if attention_mask.dtype == torch.bool else scores + attention_mask
+    probabilities = drop(torch.softmax(scores, -1, dtype=scores.dtype), dropout, masks)
+    return (probabilities @ value).transpose(1, 2).contiguous(), None

@@ -142,8 +142,8 @@ def rows_at(wanted: np.ndarray, row_ids: np.ndarray, where: str) -> np.ndarray:
     if missing.size or extra.size:
         example = f"row_id {missing[0]} is missing" if missing.size else f"row_id {extra[0]} is not expected"
         raise ArtifactError(
-            f"{where}: its rows are not those it is fused or measured with ({missing.size:,} missing, {extra.size:,} too "
-            f"many; {example}). Compute the predictions again from the same splits."
+            f"{where}: its rows are not those it is fused or measured with ({missing.size:,} missing, "
+            f"{extra.size:,} too many; {example}). Compute the predictions again from the same splits."
         )
     return order[np.searchsorted(ordered, wanted)]
 

@@ -1,10 +1,34 @@
-"""Evaluation: metrics with intervals, paired tests, the choice of the best, and error analysis."""
+"""Evaluation: members and fusions measured alike, the best one chosen on validation, reported on test once.
+
+How the best is chosen. Models are ranked by the metric on validation, where a fusion's scores are out of fold. A
+small validation split cannot tell good models apart by it: accuracy moves in steps of one row. So all that lie within
+one standard error of the leader (of the paired difference, by bootstrap) count as tied, as in the one-standard-error
+rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among them the lowest loss on
+validation wins (log-loss, of values the RMSE), which sees every row's probability. Where even the loss is equal, as for
+a fusion that came down to one member, the cheaper one wins. The test split has no say in any of it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from ftlib.plugins import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from ftlib.assessment import Contest
+    from ftlib.fusion.base import Combiner, Fusion
+    from ftlib.problems.base import Problem
+    from ftlib.targets import Target
+
+SPLITS = ("validation", "test")
 
 
 class Evaluation(Section):
@@ -18,3 +42,303 @@ class Evaluation(Section):
 
     bootstrap_samples: int = Field(1000, ge=100)
     """Resamples of the intervals and paired tests."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What evaluation gave.
+
+    Attributes:
+        summary: What evaluation.json holds.
+        errors: The best model's worst errors on test.
+    """
+
+    summary: dict[str, Any]
+    errors: pa.Table
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A member or a fusion with its scores.
+
+    Attributes:
+        name: What the leaderboard calls it.
+        scores: Split -> scores, shape (num_rows, num_outputs).
+        cost: Parameters touched per token when it answers.
+        facts: What the summary says of it beside its figures.
+    """
+
+    name: str
+    scores: dict[str, np.ndarray]
+    cost: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Results:
+    """All that the summary is made of; splits are "validation" and "test"."""
+
+    problem: Problem
+    settings: Evaluation
+    metric: str
+    references: dict[str, np.ndarray]
+    members: tuple[_Model, ...]
+    fusions: tuple[_Model, ...]
+    contests: dict[str, Contest]
+
+    @property
+    def models(self) -> tuple[_Model, ...]:
+        return (*self.members, *self.fusions)
+
+    @property
+    def target(self) -> Target:
+        return self.problem.target
+
+
+def evaluate(
+    *,
+    problem: Problem,
+    settings: Evaluation,
+    splits: Path,
+    members: Mapping[str, Mapping[str, Path]],
+    checkpoints: Mapping[str, Path],
+    fusions: Mapping[str, tuple[Fusion, Path]],
+    seed: int,
+) -> Evaluated:
+    """Measure members and fusions on validation and test, and choose the best on validation.
+
+    Args:
+        problem: What is learned, its labels filled in.
+        settings: How results are measured.
+        splits: The split artifact.
+        members: Member -> split ("validation", "test") -> its predictions artifact, in the order of fusing.
+        checkpoints: Member -> its checkpoint, for what it costs to run.
+        fusions: Fusion -> the plugin, and the artifact with its combiner and validation scores.
+        seed: For the resamples.
+
+    Raises:
+        ArtifactError: If predictions are missing, or not of the split's rows.
+        ParamsError: If the problem has no such metric as `settings` names.
+    """
+    from ftlib.files import read_table
+
+    results = _results(problem, settings, splits, members, checkpoints, fusions, seed)
+    best = _choose(results.models, results)
+    errors = _errors(read_table(splits / "test.parquet"), best, results)
+    return Evaluated(_summary(results, best), errors)
+
+
+# -- reading -------------------------------------------------------------------------------------------
+
+
+def _results(
+    problem: Problem,
+    settings: Evaluation,
+    splits: Path,
+    members: Mapping[str, Mapping[str, Path]],
+    checkpoints: Mapping[str, Path],
+    fusions: Mapping[str, tuple[Fusion, Path]],
+    seed: int,
+) -> _Results:
+    from ftlib.ensembling import read_references
+    from ftlib.measures import check_metric
+
+    metric = settings.metric or problem.target.main_metric
+    check_metric(metric, problem.target)
+    gold = {split: read_references(splits / f"{split}.parquet", problem) for split in SPLITS}
+    row_ids = {split: found.row_ids for split, found in gold.items()}
+    references = {split: found.values for split, found in gold.items()}
+    stacked = {s: _member_scores(members, s, problem, row_ids[s]) for s in SPLITS}
+    found = tuple(_member(n, i, stacked, checkpoints[n]) for i, n in enumerate(members))
+    fused = tuple(_fusion(n, f, folder, stacked, row_ids["validation"], found) for n, (f, folder) in fusions.items())
+    contests = {s: _contest(s, (*found, *fused), references[s], problem.target, metric, settings, seed) for s in SPLITS}
+    return _Results(problem, settings, metric, references, found, fused, contests)
+
+
+def _member_scores(
+    members: Mapping[str, Mapping[str, Path]], split: str, problem: Problem, row_ids: np.ndarray
+) -> np.ndarray:
+    """Return the members' scores of a split, in its rows' order, shape (num_members, num_rows, num_outputs)."""
+    from ftlib.ensembling import read_scores, rows_at
+
+    scores = read_scores([folders[split] for folders in members.values()], problem)
+    return scores.values[:, rows_at(row_ids, scores.row_ids, f"predictions on {split}")]
+
+
+def _member(name: str, position: int, stacked: Mapping[str, np.ndarray], checkpoint: Path) -> _Model:
+    from ftlib.errors import ArtifactError
+    from ftlib.files import read_json
+
+    path = checkpoint / "ftlib.json"
+    facts = read_json(path) if path.is_file() else {}
+    if missing := [key for key in ("num_parameters", "inference_parameters") if key not in facts]:
+        raise ArtifactError(f"{path} does not say {' and '.join(missing)}; expected a checkpoint that a stage saved.")
+    cost = float(facts["inference_parameters"])
+    scores = {split: values[position] for split, values in stacked.items()}
+    return _Model(name, scores, cost, {"num_parameters": int(facts["num_parameters"]), "inference_cost": cost})
+
+
+def _fusion(
+    name: str,
+    fusion: Fusion,
+    folder: Path,
+    stacked: Mapping[str, np.ndarray],
+    row_ids: np.ndarray,
+    members: Sequence[_Model],
+) -> _Model:
+    """Fuse the test rows; the validation rows were fused out of fold when the combiner was fitted."""
+    from ftlib.ensembling import VALIDATION, read_scores_table, rows_at
+
+    combiner = type(fusion).load(folder)
+    validation = read_scores_table(folder / VALIDATION)
+    order = rows_at(row_ids, validation.row_ids, f"fusion {name!r} on validation")
+    scores = {"validation": validation.values[0, order], "test": combiner(stacked["test"])}
+    weights, used = _used(combiner, members)
+    facts = {"method": fusion.model_dump(mode="json"), "weights": weights, "members_used": [m.name for m in used]}
+    return _Model(name, scores, sum(m.cost for m in used), facts)
+
+
+def _used(combiner: Combiner, members: Sequence[_Model]) -> tuple[dict[str, float] | None, list[_Model]]:
+    weights = combiner.weights()
+    if weights is None:
+        return None, list(members)
+    named = {m.name: weight for m, weight in zip(members, weights, strict=True)}
+    return named, [m for m in members if named[m.name] != 0]
+
+
+def _contest(
+    split: str,
+    models: Sequence[_Model],
+    references: np.ndarray,
+    target: Target,
+    metric: str,
+    settings: Evaluation,
+    seed: int,
+) -> Contest:
+    from ftlib.assessment import Contest
+
+    return Contest(
+        {m.name: m.scores[split] for m in models},
+        references,
+        target,
+        metric=metric,
+        confidence=settings.confidence,
+        num_samples=settings.bootstrap_samples,
+        seed=seed,
+    )
+
+
+# -- choosing ------------------------------------------------------------------------------------------
+
+
+def _choose(models: Sequence[_Model], results: _Results) -> _Model:
+    """Return the best model by validation: see the module's docstring. Of equals, the first."""
+    from math import inf, isnan
+
+    from ftlib.measures import proper_loss, value_of
+
+    contest, target = results.contests["validation"], results.target
+    sign = 1 if target.higher_is_better(results.metric) else -1
+    values = {m.name: -inf if isnan(v := contest.values[m.name]) else sign * v for m in models}
+    leader = max(models, key=lambda m: values[m.name])
+
+    def is_tied(model: _Model) -> bool:
+        behind = values[leader.name] - values[model.name]
+        return behind == 0 or behind <= contest.standard_error(leader.name, model.name)
+
+    def rank(model: _Model) -> tuple[float, float]:
+        loss = value_of(proper_loss(target), model.scores["validation"], results.references["validation"], target)
+        return round(loss, 9), model.cost
+
+    return min(filter(is_tied, models), key=rank)
+
+
+# -- the summary ---------------------------------------------------------------------------------------
+
+
+def _summary(results: _Results, best: _Model) -> dict[str, Any]:
+    from ftlib.error_analysis import disagreement
+
+    target, test = results.target, results.references["test"]
+    best_member = _choose(results.members, results)
+    return {
+        "problem": results.problem.name,
+        "target": target.kind,
+        "metric": results.metric,
+        "higher_is_better": target.higher_is_better(results.metric),
+        "labels": list(target.labels),
+        "confidence": results.settings.confidence,
+        "rows": {split: len(references) for split, references in results.references.items()},
+        "members": [_entry(model, results) for model in results.members],
+        "fusions": [{**_entry(f, results), **_against(f, best_member, results)} for f in results.fusions],
+        "best_member": best_member.name,
+        "best_fusion": _choose(results.fusions, results).name if results.fusions else None,
+        "best": _best(best, results),
+        **_pictures(results, best),
+        "disagreement": disagreement({m.name: m.scores["test"] for m in results.members}, test, target),
+    }
+
+
+def _entry(model: _Model, results: _Results) -> dict[str, Any]:
+    target, references = results.target, results.references
+    return {
+        "name": model.name,
+        "metrics": {split: target.metrics(model.scores[split], references[split]) for split in SPLITS},
+        "interval": results.contests["test"].interval(model.name),
+        "per_label": target.per_label(model.scores["test"], references["test"]),
+        **model.facts,
+    }
+
+
+def _against(fusion: _Model, best_member: _Model, results: _Results) -> dict[str, Any]:
+    """Return the fusion's gain over the best member, what it costs, and the paired tests."""
+    contest = results.contests["test"]
+    gain = contest.difference(fusion.name, best_member.name)
+    baseline = next((f for f in results.fusions if f.facts["method"]["name"] == "greedy"), None)
+    against = contest.difference(fusion.name, baseline.name) if baseline and baseline is not fusion else None
+    return {
+        "gain": _finite(gain.gain),
+        "gain_interval": gain.interval,
+        "p_value_against_best_member": gain.p_value,
+        "p_value_against_greedy": against.p_value if against else None,
+        "paired_test": gain.test,
+        "inference_cost_ratio": fusion.cost / best_member.cost if best_member.cost else None,
+    }
+
+
+def _best(best: _Model, results: _Results) -> dict[str, Any]:
+    values = {split: _finite(results.contests[split].values[best.name]) for split in SPLITS}
+    return {
+        "name": best.name,
+        "kind": "member" if best in results.members else "fusion",
+        "metric": results.metric,
+        **values,
+        "interval": results.contests["test"].interval(best.name),
+    }
+
+
+def _pictures(results: _Results, best: _Model) -> dict[str, Any]:
+    """Return what the report draws of the best model and each member, by name."""
+    from ftlib.error_analysis import confusion, reliability, scatter
+
+    shown = {m.name: m.scores["test"] for m in (best, *results.members)}
+    references, target = results.references["test"], results.target
+    if target.kind == "value":
+        return {"scatter": {name: scatter(scores, references) for name, scores in shown.items()}}
+    return {
+        "confusion": {name: confusion(scores, references, target) for name, scores in shown.items()},
+        "reliability": {name: reliability(scores, references, target) for name, scores in shown.items()},
+    }
+
+
+def _errors(rows: pa.Table, best: _Model, results: _Results) -> pa.Table:
+    from ftlib.error_analysis import worst_errors
+
+    members = {m.name: m.scores["test"] for m in results.members}
+    return worst_errors(rows, best.scores["test"], members, results.references["test"], results.problem)
+
+
+def _finite(value: float) -> float | None:
+    from math import isfinite
+
+    return value if isfinite(value) else None

@@ -105,11 +105,10 @@ def _missing(details: ErrorDetails, place: Place, root: type[Section]) -> str:
 def _unknown_key(details: ErrorDetails, place: Place, root: type[Section]) -> str:
     section = place.section or root
     key = str(place.trail[-1])
-    line = unknown_key(section, key)
     homes = list(_homes(root, key))
-    if homes and "Did you mean" not in line:
+    if homes:
         return f"unknown key {key!r} of {called(section)}. It belongs in {' or '.join(homes)}."
-    return line
+    return unknown_key(section, key)
 
 
 def unknown_key(section: type[Section], key: str) -> str:

@@ -22,8 +22,8 @@ def uses(store: Store) -> dict[str, set[str]]:
     users: dict[str, set[str]] = defaultdict(set)
     for experiment, step in _pointers(store):
         key = store.latest(experiment, step)
-        record = store.record(key) if key else None
-        waiting = [record.digest] if record else []
+        newest = store.record(key) if key else None
+        waiting = [newest.digest] if newest else []
         while waiting:
             digest = waiting.pop()
             if experiment not in users[digest]:

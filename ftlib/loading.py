@@ -16,7 +16,7 @@ from ftlib.explaining import Problem, crossing, explain, told
 from ftlib.overriding import override
 from ftlib.params import Experiment
 from ftlib.plugins import Plugin
-from ftlib.shapes import locate, section_of, unwrap
+from ftlib.shapes import locate, unwrap
 
 if TYPE_CHECKING:
     from ftlib.targets import Target
@@ -56,16 +56,16 @@ def check_inputs(experiment: Experiment) -> None:
 
 
 def _missing_inputs(experiment: Experiment) -> Iterator[str]:
-    from ftlib import checkpoints
     from ftlib.data.collect import check_columns
+    from ftlib.pretrained import fingerprint
 
     try:
-        check_columns(dict(experiment.data.sources), experiment.source_columns())
+        check_columns({**experiment.data.sources}, experiment.source_columns())
     except DataError as error:
         yield str(error)
     for model in experiment.base_models():
         try:
-            checkpoints.locate(model)
+            fingerprint(model)
         except CheckpointError as error:
             yield str(error)
 
@@ -111,20 +111,28 @@ def _further(problems: list[Problem], document: Document) -> list[Problem]:
     except ValidationError as error:
         lines = [d["ctx"]["lines"] for d in error.errors() if d["type"] == "experiment"]
         found = [problem for text in lines for problem in crossing(text)]
-    known = [trail for trail, _ in problems]
+    known = [_plugin_trail(document, trail) or trail for trail, _ in problems]
     return [(trail, message) for trail, message in found if not any(_related(trail, k) for k in known)]
 
 
 def _take_out(document: Document, trail: Trail) -> None:
-    for length in range(len(trail), 0, -1):
-        wanted = unwrap(locate(Experiment, trail[:length], document.value).annotation)[0]
-        if isinstance(wanted, type) and issubclass(wanted, Plugin) and section_of(wanted, None) is wanted:
-            if length == len(trail) or trail[length:] == ("name",):
-                document.at(trail[: length - 1])[trail[length - 1]] = {"name": wanted.available()[0]}
-                return
-    parent = document.at(trail[:-1])
-    if isinstance(parent, dict):
+    plugin = _plugin_trail(document, trail)
+    parent = document.at(plugin[:-1] if plugin else trail[:-1])
+    if plugin and isinstance(parent, (dict, list)):
+        family = unwrap(locate(Experiment, plugin, document.value).annotation)[0]
+        parent[plugin[-1]] = {"name": family.available()[0]}  # type: ignore[index]
+    elif isinstance(parent, dict):
         parent.pop(trail[-1], None)
+
+
+def _plugin_trail(document: Document, trail: Trail) -> Trail | None:
+    """Return where the plugin stands that is wrong as a whole: the trail's own end, or what its name chooses."""
+    ends = [trail, trail[:-1]] if trail[-1] == "name" else [trail]
+    for end in ends:
+        wanted = unwrap(locate(Experiment, end, document.value).annotation)[0]
+        if end and isinstance(wanted, type) and issubclass(wanted, Plugin):
+            return end
+    return None
 
 
 def _related(one: Trail, other: Trail) -> bool:

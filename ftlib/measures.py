@@ -9,7 +9,7 @@ once gives `ftlib.metrics`' value (tests hold them together); a value that is un
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ def measure(metric: str, scores: np.ndarray, references: np.ndarray, target: Tar
     Raises:
         ParamsError: If the target has no such metric; the message holds the near names.
     """
-    target.higher_is_better(metric)  # refuses an unknown name
+    check_metric(metric, target)
     rows = _Rows(scores, target.predicted(scores), references, target)
     makers = _MAKERS.get(target.kind, {})
     return makers[metric](rows) if metric in makers else partial(_row_by_row, metric, rows)
@@ -53,6 +53,16 @@ def value_of(metric: str, scores: np.ndarray, references: np.ndarray, target: Ta
     import numpy as np
 
     return float(measure(metric, scores, references, target)(np.ones((1, len(references))))[0])
+
+
+def check_metric(metric: str, target: Target) -> None:
+    """Refuse a metric that a target does not have; while its labels are not known, two labels' metrics pass.
+
+    Raises:
+        ParamsError: With the near names.
+    """
+    unknown_labels = target.kind == "single_label" and not target.labels
+    (replace(target, labels=("0", "1")) if unknown_labels else target).higher_is_better(metric)
 
 
 def proper_loss(target: Target) -> str:

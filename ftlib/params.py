@@ -156,30 +156,40 @@ class Experiment(Section):
         return self
 
     def _name_problems(self) -> Iterator[tuple[str, str]]:
+        yield from self._taken_names()
+        if len({stage.name for stage in self.stages}) == len(self.stages):  # else nobody knows which one is meant
+            yield from self._stage_problems()
+            yield from self._cycles()
+        if not self.members():
+            yield "stages", "no stage is a member; set member: true on at least one."
+        yield from self._data_problems()
+
+    def _taken_names(self) -> Iterator[tuple[str, str]]:
         names = [stage.name for stage in self.stages]
-        for group, given in (("stages", names), ("fusions", [f.name for f in self.fusions])):
+        fusions = [fusion.name for fusion in self.fusions]
+        for group, given in (("stages", names), ("fusions", fusions)):
             for i, name in enumerate(given):
                 if name in given[:i]:
                     yield f"{group}.{i}.name", f"{name!r} is taken already; names are unique."
+        for i, name in enumerate(fusions):
+            if name in names:
+                yield f"fusions.{i}.name", f"{name!r} is a stage's name already; names are unique."
+
+    def _stage_problems(self) -> Iterator[tuple[str, str]]:
+        names = [stage.name for stage in self.stages]
         for i, stage in enumerate(self.stages):
             at = f"stages.{i}"
-            others = [n for n in names if n != stage.name]
+            others = [n for n in names if n != stage.name]  # one that needs itself is a cycle, told as such
             if stage.name == BASE:
                 yield f"{at}.name", f"{BASE!r} stands for the pretrained model; choose another name."
-            if stage.start_from not in {BASE, *others}:
+            if stage.start_from not in {BASE, *names}:
                 yield f"{at}.start_from", unknown("stage", stage.start_from, [BASE, *others])
             elif stage.base_model and stage.start_from != BASE:
-                yield f"{at}.base_model", f"goes with start_from: base only; this stage starts from {stage.start_from!r}."
+                line = f"goes with start_from: base only; this stage starts from {stage.start_from!r}."
+                yield f"{at}.base_model", line
             for teacher in stage.strategy.teachers:
-                if teacher not in others:
+                if teacher not in names:
                     yield f"{at}.strategy.teacher", unknown("stage", teacher, others)
-        if not any(True for _ in self.members()):
-            yield "stages", "no stage is a member; set member: true on at least one."
-        for i, fusion in enumerate(self.fusions):
-            if fusion.name in names:
-                yield f"fusions.{i}.name", f"{fusion.name!r} is a stage's name already; names are unique."
-        yield from self._cycles()
-        yield from self._data_problems()
 
     def _data_problems(self) -> Iterator[tuple[str, str]]:
         given = set(self.data.sources)
@@ -190,7 +200,8 @@ class Experiment(Section):
         known = [*self.problem.text_columns, self.problem.label_column]
         for column in self.data.columns:
             if column not in known:
-                yield f"data.columns.{column}", unknown(f"column of {self.problem.name}", column, known)
+                remedy = f"{self.problem.name} reads {', '.join(known)}."
+                yield f"data.columns.{column}", unknown("column", column, known, remedy=remedy)
 
     def _cycles(self) -> Iterator[tuple[str, str]]:
         by_name = {stage.name: stage for stage in self.stages}
@@ -198,7 +209,8 @@ class Experiment(Section):
 
         def visit(name: str, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             if name in path:
-                yield "stages", f"{' -> '.join((*path[path.index(name):], name))} is a cycle; a stage cannot wait for itself."
+                cycle = " -> ".join((*path[path.index(name) :], name))
+                yield "stages", f"{cycle} is a cycle; a stage cannot wait for itself."
             elif name in by_name and name not in done:
                 for needed in _needs(by_name[name]):
                     yield from visit(needed, (*path, name))

@@ -22,8 +22,9 @@ class ServedModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return one answer a row, as `ftlib.serving.Served.predict` does."""
-        return self.served.predict(model_input)
+        """Return one answer a row, as `ftlib.serving.Served.predict` does; null, not NaN, which is no JSON."""
+        answers = self.served.predict(model_input)
+        return answers.astype(object).where(answers.notna(), None)
 
 
 set_model(ServedModel())

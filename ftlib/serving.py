@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MODEL = "model.json"
 SETTINGS = "ftlib.json"
+MISSING = ("nan", "<NA>", "NaT")
+"""How values that stand for nothing are written; text that reads so is text."""
 
 logger = logging.getLogger(__name__)
 
@@ -242,8 +244,9 @@ def _table(rows: Rows, columns: tuple[str, ...]) -> tuple[pa.Table, pd.Index | N
 def _check_columns(needed: tuple[str, ...], given: list[str]) -> None:
     missing = [unknown("column", column, given, remedy=f"The model reads {', '.join(needed)}.")
                for column in needed if column not in given]  # fmt: skip
+    missing += [f"column {column!r} is there twice." for column in needed if given.count(column) > 1]
     if missing:
-        raise DataError("\n".join(f"missing {line.removeprefix('unknown ')}" for line in missing))
+        raise DataError("\n".join(line.replace("unknown", "missing", 1) for line in missing))
 
 
 def _texts(values: Any) -> pa.Array:
@@ -261,10 +264,10 @@ def _texts(values: Any) -> pa.Array:
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value.encode("utf8", "replace").decode("utf8")  # half a surrogate pair is no text
-    if value is None or isinstance(value, (list, tuple, dict, set, bytes)) or value != value:  # NaN
+    if value is None or isinstance(value, (list, tuple, dict, set, bytes)):
         return None
     text = str(value)
-    return None if text in ("<NA>", "NaT") else text
+    return None if text in MISSING else text
 
 
 def _encode(problem: Problem, rows: pa.Table, checkpoint: Checkpoint) -> pa.Table:
@@ -371,7 +374,7 @@ def _registered(uri: str) -> Path:
 
 def _model_in(folder: Path) -> Path:
     """Return where in a folder the model is: MLflow keeps it in a folder of its own."""
-    for place in (folder, folder / "artifacts" / "model", folder / "model"):
+    for place in (folder, *sorted(folder.glob("artifacts/*"))):
         if (place / MODEL).is_file() or (place / SETTINGS).is_file():
             return place
     raise CheckpointError(_no_model(folder))

@@ -133,11 +133,11 @@ def _kind(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (tuple, list):
-        return f"a list, each item {expected(arguments[0])}"
+        return f"a list (each item {expected(arguments[0])})"
     if origin is dict:
         return "a mapping (key: value)"
     if origin in (Union, types.UnionType):
-        return " or ".join(_kind(unwrap(a)[0]) for a in arguments if a is not type(None))
+        return " or ".join(expected(a) for a in arguments if a is not type(None))
     if isinstance(annotation, type) and issubclass(annotation, Plugin):
         return f"a {annotation.kind}: {_some(annotation.available())} (`ftlib list {plural(annotation.kind)}`)"
     if isinstance(annotation, type) and issubclass(annotation, Section):
@@ -146,16 +146,18 @@ def _kind(annotation: Any) -> str:
 
 
 def _some(names: typing.Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return ", ".join(names[:8]) + (" and more" if len(names) > 8 else "")
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
+    """Yield what Annotated says of a type, or of the one type beside None."""
     if typing.get_origin(annotation) is Annotated:
         for item in annotation.__metadata__:
             yield from item.metadata if isinstance(item, FieldInfo) else [item]
     if typing.get_origin(annotation) in (Union, types.UnionType):
-        for item in typing.get_args(annotation):
-            yield from _metadata(item)
+        others = [a for a in typing.get_args(annotation) if a is not type(None)]
+        if len(others) == 1:
+            yield from _metadata(others[0])
 
 
 def _limits(metadata: typing.Sequence[Any]) -> Iterator[str]:

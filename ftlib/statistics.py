@@ -30,9 +30,7 @@ def resamples(num_rows: int, num_samples: int, *, seed: int) -> Iterator[np.ndar
         yield np.bincount(drawn.ravel(), minlength=size * num_rows).reshape(size, num_rows).astype(np.float64)
 
 
-def bootstrap(
-    measures: Mapping[str, Measure], num_rows: int, num_samples: int, *, seed: int
-) -> dict[str, np.ndarray]:
+def bootstrap(measures: Mapping[str, Measure], num_rows: int, num_samples: int, *, seed: int) -> dict[str, np.ndarray]:
     """Return each measure's values over the same resamples, shape (num_samples,): so differences are paired.
 
     Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapters 13 and 16. A value that a resample leaves

@@ -122,13 +122,14 @@ def train(
     from ftlib.batches import Rows
     from ftlib.checkpoints import Checkpoint
     from ftlib.layers import count
+    from ftlib.peft_models import merged
     from ftlib.trainer import fit
 
     strategy.check(problem)
     if len(train_rows) == 0:
         raise DataError("there are no rows to train on.")
     tokenizer = checkpoint.tokenizer
-    model = strategy.adapt(_mergeable(checkpoint.model), problem)
+    model = strategy.adapt(merged(checkpoint.model), problem)  # an adapter is merged, so that any strategy goes on
     counts = count(model)
     started = time.perf_counter()
     fitted = fit(
@@ -154,21 +155,6 @@ def train(
     described = {"strategy": strategy.name, "problem": problem.model_dump(mode="json"), **facts}
     figures = {**{k: float(v) for k, v in facts.items()}, **fitted.figures, "train_seconds": seconds}
     return TrainResult(Checkpoint(finished, tokenizer, described), fitted.history, figures)
-
-
-def _mergeable(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model with an adapter that can be merged (LoRA) merged, so that any strategy goes on from it."""
-    configs = getattr(model, "peft_config", {})
-    if configs and not any(config.is_prompt_learning for config in configs.values()):
-        from ftlib.virtual_tokens import attach, attached, detach
-
-        virtual, layout = attached(model), model.token_layout
-        detach(model)
-        model = model.merge_and_unload()
-        model.token_layout = layout  # type: ignore[assignment]
-        if virtual:
-            attach(model, virtual)
-    return model
 
 
 def _num_virtual_tokens(model: PreTrainedModel) -> int:

@@ -1,13 +1,16 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and the file that ``--json`` writes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-Params = Annotated[Path, typer.Argument(metavar="PARAMS", help="A params file: one experiment in YAML.", show_default=False)]
+Params = Annotated[
+    Path, typer.Argument(metavar="PARAMS", help="A params file: one experiment in YAML.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -26,3 +29,20 @@ Columns = Annotated[
         show_default=False,
     ),
 ]
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write what ``--json FILE`` asks for.
+
+    Raises:
+        ParamsError: If the file cannot be written.
+    """
+    import json
+
+    from ftlib.errors import ParamsError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    except OSError as error:
+        raise ParamsError(f"--json {path}: cannot be written ({error.strerror}).") from None

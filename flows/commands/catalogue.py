@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 def list_(
     family: Annotated[
         str | None,
-        typer.Argument(metavar="[WHAT]", help="strategies, problems, fusions or sources; everything unless given.", show_default=False),
+        typer.Argument(
+            metavar="[WHAT]",
+            help="strategies, problems, fusions or sources; everything unless given.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
-    """List strategies, problems, fusions and sources, with a line on each."""
+    """List strategies, problems, fusions and sources."""
     from flows.show import catalogue, console
 
     families = _families()
@@ -31,10 +35,20 @@ def list_(
 
 
 def show(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="strategy, problem, fusion or source; a section of a params file; or a name alone.", show_default=False)],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="strategy, problem, fusion or source; a section of a params file; or a name alone.",
+            show_default=False,
+        ),
+    ],
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which one.", show_default=False)] = None,
 ) -> None:
-    """Show what a strategy, problem, fusion or source is, and its parameters with types and defaults."""
+    """Show what one of them is, and its parameters.
+
+    Types, defaults and what each parameter trades; also of a section of params files.
+    """
     from flows.show import card, console
     from ftlib.errors import ParamsError
 
@@ -55,7 +69,10 @@ def show(
 
 
 def schema() -> None:
-    """Print the JSON Schema of params files, with which editors complete and check them."""
+    """Print the JSON Schema of params files.
+
+    With it, editors complete and check them.
+    """
     import json
 
     from ftlib.params import Experiment
@@ -126,11 +143,14 @@ def _unknown(what: str) -> str:
 
     families = _families()
     names = {name for base in families.values() for name in base.available()}
-    return unknown("name", what, {*names, *_sections(), *(b.kind for b in families.values())}, remedy="`ftlib list` names all.")
+    return unknown(
+        "name", what, {*names, *_sections(), *(b.kind for b in families.values())}, remedy="`ftlib list` names all."
+    )
 
 
 def _first_line(card: str) -> str:
     """Return a card's first sentence, without the plugin's own name before the colon."""
     paragraph = " ".join(card.partition("\n\n")[0].split())
     _, colon, rest = paragraph.partition(": ")
-    return rest if colon and len(rest) > 20 else paragraph
+    line = rest if colon and len(rest) > 20 else paragraph
+    return line[:1].upper() + line[1:]

@@ -16,11 +16,17 @@ def compare(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN RUN...", help="An experiment's name (its newest run), a run's id, or a --json file.", show_default=False
+            metavar="RUN RUN...",
+            help="An experiment's name (its newest run), a run's id, or a --json file.",
+            show_default=False,
         ),
     ],
 ) -> None:
-    """Put runs side by side: figures, settings that differ, and paired tests on the test rows they share."""
+    """Put runs side by side, with paired tests.
+
+    Shows their figures, the settings that differ, and whether the difference could be chance on the test rows
+    that both have.
+    """
     from flows import show, summary
     from ftlib.errors import ParamsError
 
@@ -65,8 +71,8 @@ def _test(summaries: Sequence[dict[str, Any]], answers: Sequence[Answers | str],
     except FtlibError as error:
         return f"{names}: no paired test: {error}"
     values = f"{figure(found.values[0])} against {figure(found.values[1])} {found.metric.replace('_', ' ')}"
-    p_value = p(found.p_value)
-    return f"{names}: {values} on the {found.num_rows:,} test rows they share, p {p_value if p_value[0] == '<' else '= ' + p_value}."
+    sign = "" if found.p_value < 0.001 else "= "
+    return f"{names}: {values} on the {found.num_rows:,} test rows they share, p {sign}{p(found.p_value)}."
 
 
 def _title(summary: dict[str, Any]) -> str:

@@ -10,7 +10,10 @@ from flows.commands.arguments import Overrides, Params
 
 
 def doctor() -> None:
-    """Show what this machine has, what is missing, and the remedy. Exit code 1 if something must be mended."""
+    """Show what this machine has, what is missing, and the remedy.
+
+    Exit code 1 if something must be mended.
+    """
     from flows import checkup
     from flows.show import checkup_table, console
 
@@ -26,7 +29,10 @@ def doctor() -> None:
 
 
 def up() -> None:
-    """Start Prefect and MLflow servers and a worker in the background; later commands use them."""
+    """Start Prefect, MLflow and a worker in the background.
+
+    Every later command uses them.
+    """
     from flows import servers
     from flows.show import console
 
@@ -38,7 +44,10 @@ def up() -> None:
 
 
 def down() -> None:
-    """Stop the servers that `ftlib up` started. What they recorded is kept."""
+    """Stop what `ftlib up` started.
+
+    What the servers recorded is kept.
+    """
     from flows import servers
 
     stopped = servers.down()
@@ -46,7 +55,10 @@ def down() -> None:
 
 
 def ui() -> None:
-    """Open the Prefect and MLflow pages in the browser; starts the servers if they are not up."""
+    """Open the Prefect and MLflow pages in the browser.
+
+    Starts the servers if they are not up.
+    """
     import webbrowser
 
     from flows import servers
@@ -63,13 +75,27 @@ def ui() -> None:
 
 def schedule(
     params: Params,
-    cron: Annotated[str, typer.Option("--cron", metavar="CRON", help='When it runs: minute, hour, day, month, weekday: [cyan]"0 2 * * *"[/].', show_default=False)],
-    name: Annotated[str | None, typer.Option("--name", help="What the deployment is called; the experiment's name unless given.", show_default=False)] = None,
+    cron: Annotated[
+        str,
+        typer.Option(
+            "--cron",
+            metavar="CRON",
+            help='When it runs: minute, hour, day, month, weekday: [cyan]"0 2 * * *"[/].',
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="What the deployment is called; the experiment's name unless given.", show_default=False
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Run an experiment on a schedule: a deployment on a work pool, its parameters editable in the Prefect UI.
+    """Run an experiment on a schedule.
 
-    Needs `ftlib up`, whose worker does the runs.
+    Makes a deployment on a work pool; its parameters can be edited in the Prefect UI. Needs `ftlib up`, whose
+    worker does the runs.
     """
     from flows import schedule as schedules
     from ftlib.loading import check_inputs, load_experiment

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.arguments import Columns
+from flows.commands.arguments import Columns, write_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from ftlib.data.sources.base import Source
@@ -33,13 +35,19 @@ def predict(
     source: Input,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="OUTPUT", help="A csv, jsonl or parquet file; JSON lines to the terminal unless given.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUTPUT",
+            help="A csv, jsonl or parquet file; JSON lines to the terminal unless given.",
+            show_default=False,
+        ),
     ] = None,
     columns: Columns = None,
 ) -> None:
-    """Predict every row of a file, with the same cleaning as in training.
+    """Predict every row of a file.
 
-    The output holds the input's columns and the model's answers beside them.
+    Rows are cleaned as in training. The output holds the input's columns and the model's answers beside them.
     """
     from flows.show import console
     from ftlib import serving, state
@@ -54,7 +62,18 @@ def predict(
         answers = served.predict(rows.select(list(served.problem.text_columns)))
     write_rows(_beside(rows, answers), output)
     if output is not None:
-        typer.echo(f"{rows.num_rows:,} rows predicted.\n{output}")
+        typer.echo(_predicted(answers))
+        typer.echo(str(output))
+
+
+def _predicted(answers: pd.DataFrame) -> str:
+    """Return how many rows have an answer, and why the others have none."""
+    without = answers["reason"].dropna().value_counts()
+    line = f"{len(answers) - int(without.sum()):,} rows predicted."
+    if without.empty:
+        return line
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in without.items())
+    return f"{line} {int(without.sum()):,} without a prediction: {reasons}; column `reason` says so."
 
 
 def _read(path: str, needed: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
@@ -93,11 +112,14 @@ def _mapping(columns: Sequence[str] | None, needed: Sequence[str]) -> dict[str, 
     return mapping
 
 
-def _beside(rows: pa.Table, answers: pa.Table) -> pa.Table:
+def _beside(rows: pa.Table, answers: pd.DataFrame) -> pa.Table:
     """Return the rows with the answers' columns; an input column of the same name gives way."""
-    kept = rows.drop_columns([name for name in rows.column_names if name in answers.column_names])
-    for name in answers.column_names:
-        kept = kept.append_column(name, answers[name])
+    import pyarrow as pa
+
+    told = answers if answers["reason"].notna().any() else answers.drop(columns="reason")
+    kept = rows.drop_columns([name for name in rows.column_names if name in told.columns])
+    for name in told.columns:
+        kept = kept.append_column(name, pa.Array.from_pandas(told[name]))
     return kept
 
 
@@ -106,12 +128,25 @@ def evaluate(
     source: Input,
     columns: Columns = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics to a JSON file.", show_default=False)
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the metrics to a JSON file.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure a model on labelled rows: every metric, with its bootstrap interval."""
-    raise NotImplementedError
+    """Measure a model on labelled rows, with intervals."""
+    from flows import show
+    from ftlib import serving, state
+    from ftlib.measuring import measure_model
 
-
-def _evaluated(measured: Mapping[str, Any]) -> None:
-    raise NotImplementedError
+    state.prepare_environment()
+    served = serving.load(serving.resolve(model))
+    problem = served.problem
+    rows = _read(source, (*problem.text_columns, problem.label_column), columns)
+    with show.console(stderr=True).status(f"measuring on {rows.num_rows:,} rows"):
+        measured = measure_model(served, rows)
+    out = show.console()
+    out.print(show.metrics(measured.metrics, measured.intervals))
+    out.print(f"\n{served.name} on {measured.num_rows:,} rows of {source}; 95 % bootstrap intervals.", soft_wrap=True)
+    if measured.rejected:
+        out.print(show.rejected({"rejected": measured.rejected}), soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, {"model": model, "input": source, **asdict(measured)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.arguments import Overrides, Params
+from flows.commands.arguments import Overrides, Params, write_json
 
 if TYPE_CHECKING:
     from ftlib.params import Experiment
@@ -19,13 +19,14 @@ def run(
     params: Params,
     overrides: Overrides = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the summary to a JSON file.", show_default=False)
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the summary to a JSON file.", show_default=False),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Record a flow run even where every step is done already.")
+        bool, typer.Option("--force", metavar="", help="Record a flow run even where every step is done already.")
     ] = False,
 ) -> None:
-    """Run an experiment: data, stages, fusion, evaluation, registration.
+    """Run an experiment: raw rows in, a fused and registered model out.
 
     Computes what no earlier run has computed, shows how far it is, and prints the leaderboard; the last line
     is the path of the report. Where everything is done already, it says so at once.
@@ -38,12 +39,12 @@ def run(
     if summary is None:
         summary = _run(experiment, params, overrides)
     if json_file is not None:
-        _write_json(json_file, summary)
+        write_json(json_file, summary)
     _show(summary)
 
 
 def check(params: Params, overrides: Overrides = None) -> None:
-    """Check a params file, its data files and its pretrained model, without running anything.
+    """Check a params file, its data files and its base model.
 
     All problems are told at once, each with its line and what to do.
     """
@@ -60,7 +61,7 @@ def check(params: Params, overrides: Overrides = None) -> None:
 
 
 def plan(params: Params, overrides: Overrides = None) -> None:
-    """Show what a run would compute, what is done already, and which change makes it so."""
+    """Show what is done, what a run would compute, and why."""
     from flows.show import console, plan_table
 
     experiment = _checked(params, overrides)
@@ -69,7 +70,9 @@ def plan(params: Params, overrides: Overrides = None) -> None:
     out = console()
     out.print(plan_table(planned))
     if open_steps:
-        out.print(f"\n{len(planned) - len(open_steps)} of {len(planned)} steps done; `ftlib run {params}` does the rest.")
+        out.print(
+            f"\n{len(planned) - len(open_steps)} of {len(planned)} steps done; `ftlib run {params}` does the rest."
+        )
     else:
         out.print(f"\nAll {len(planned)} steps are done; `ftlib run {params}` shows the leaderboard at once.")
 
@@ -100,21 +103,9 @@ def _run(experiment: Experiment, params: Path, overrides: Sequence[str] | None) 
     from flows.live import Display
 
     with Display([step.step_name for step in graph.steps(experiment)]) as display:
-        from flows.hybrid_finetune import run_experiment
+        from flows.running import run_experiment
 
-        return run_experiment(experiment, source=params, listener=display)
-
-
-def _write_json(path: Path, summary: Mapping[str, Any]) -> None:
-    import json
-
-    from ftlib.errors import ParamsError
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-    except OSError as error:
-        raise ParamsError(f"--json {path}: cannot be written ({error.strerror}).") from None
+        return run_experiment(experiment, source=params, overrides=overrides or (), listener=display)
 
 
 def _show(summary: Mapping[str, Any]) -> None:

@@ -9,16 +9,21 @@ import typer
 if TYPE_CHECKING:
     from ftlib.artifacts import KeyRecord, Store
 
-app = typer.Typer(help="The artifact store: list it, verify it, make room.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="The artifact store: list it, verify it, make room.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 
 @app.command("ls", epilog="[dim]$[/] [bold cyan]ftlib store ls[/]")
 def ls(
     experiment: Annotated[
-        str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only what this experiment's newest run needs.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[EXPERIMENT]", help="Only what this experiment's newest run needs.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """List every artifact: the step that made it, what uses it, its size and age."""
+    """List every artifact: its step, who uses it, its size and age."""
     from flows import show
     from ftlib import keeping, state
     from ftlib.errors import ParamsError, unknown
@@ -50,7 +55,10 @@ def ls(
 
 @app.command("verify", epilog="[dim]$[/] [bold cyan]ftlib store verify[/]")
 def verify() -> None:
-    """Read every file of every artifact, and name what is missing or damaged. Exit code 1 if anything is."""
+    """Read every file, and name what is missing or damaged.
+
+    Exit code 1 if anything is; the next run computes it again.
+    """
     from flows import show
     from ftlib import state
 
@@ -61,16 +69,21 @@ def verify() -> None:
     for damage in damaged:
         typer.echo(f"{damage.digest[:12]} {steps.get(damage.digest, 'of an unknown step')}: {damage.problem}")
     if damaged:
-        typer.echo(f"{len(damaged)} of {len(store.digests())} artifacts damaged or missing. The next run computes them again.")
+        typer.echo(
+            f"{len(damaged)} of {len(store.digests())} artifacts damaged or missing. The next run computes them again."
+        )
         raise typer.Exit(1)
     typer.echo(f"All {len(store.digests())} artifacts are whole.")
 
 
 @app.command("gc", epilog="[dim]$[/] [bold cyan]ftlib store gc --dry-run[/]")
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would go.")] = False,
 ) -> None:
-    """Remove what no experiment's newest run needs. What was not run last is computed again when asked for."""
+    """Remove what no experiment's newest run needs.
+
+    What is removed is computed again when a run asks for it.
+    """
     from flows import show
     from ftlib import keeping, state
 
@@ -79,8 +92,11 @@ def gc(
     gone, freed = store.gc(keeping.needed(store), dry_run=dry_run)
     for digest in gone:
         typer.echo(f"{digest[:12]} {steps.get(digest, 'of an unknown step')}")
-    word = "would free" if dry_run else "freed"
-    typer.echo(f"{len(gone)} artifacts {'to remove' if dry_run else 'removed'}, {len(store.digests())} {'in all' if dry_run else 'kept'}; {word} {show.size(freed)}.")
+    freed_size = show.size(freed)
+    if dry_run:
+        typer.echo(f"{len(gone)} of {len(store.digests())} artifacts would go, and free {freed_size}.")
+    else:
+        typer.echo(f"{len(gone)} artifacts removed, {len(store.digests())} kept; {freed_size} freed.")
 
 
 def _by_digest(store: Store) -> dict[str, KeyRecord]:

@@ -1,0 +1,1 @@
+"""Preparing data: collect, clean, split, encode."""

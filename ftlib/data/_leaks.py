@@ -32,15 +32,11 @@ class Leaks:
         self._keys = {"input": input_codes(table, problem.text_columns)}
         if "group" in table.column_names:
             self._keys["group"] = group_codes(table)
+        self.fine = np.ones(len(table), bool)
+        """Which rows stay."""
         self._reasons = np.full(len(table), None, dtype=object)
         self.counts: dict[str, int] = {}
-
-    @property
-    def fine(self) -> np.ndarray:
-        """Which rows stay, bool."""
-        import numpy as np
-
-        return np.equal(self._reasons, None)
+        """Rows taken out, by where they were and what has them too: {"train in test": count}."""
 
     def find(self, names: np.ndarray) -> None:
         """Take out rows, among those that are fine, that a stricter split has too.
@@ -53,15 +49,14 @@ class Leaks:
         rank_of = {name: rank for rank, name in enumerate(STRICTEST_FIRST)}
         ranks = np.array([rank_of[name] for name in names.tolist()], dtype=np.int64)
         for what, keys in self._keys.items():
-            fine = self.fine
             strictest = np.full(int(keys.max(initial=0)) + 1, len(STRICTEST_FIRST))
-            np.minimum.at(strictest, keys[fine], ranks[fine])
-            kept_in = strictest[keys]
-            for row in np.flatnonzero(fine & (kept_in < ranks)).tolist():
-                other = STRICTEST_FIRST[kept_in[row]]
-                self._reasons[row] = f"leak: its {what} is in {other} too"
-                pair = f"{names[row]} in {other}"
+            np.minimum.at(strictest, keys[self.fine], ranks[self.fine])
+            leaked = np.flatnonzero(self.fine & (strictest[keys] < ranks))
+            for row, rank in zip(leaked.tolist(), strictest[keys[leaked]].tolist(), strict=True):
+                pair = f"{names[row]} in {STRICTEST_FIRST[rank]}"
+                self._reasons[row] = f"leak: its {what} is in {STRICTEST_FIRST[rank]} too"
                 self.counts[pair] = self.counts.get(pair, 0) + 1
+            self.fine[leaked] = False
 
     def rejected(self, names: np.ndarray) -> pa.Table:
         """Return the rows taken out, label as text, with their reasons."""

@@ -32,7 +32,9 @@ class Rejections:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        new = pa.concat_arrays(reasons.chunks) if isinstance(reasons, pa.ChunkedArray) and reasons.num_chunks else reasons
+        new = (
+            pa.concat_arrays(reasons.chunks) if isinstance(reasons, pa.ChunkedArray) and reasons.num_chunks else reasons
+        )
         if len(self._reasons):
             self._reasons = pc.coalesce(self._reasons, new)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import html
+import html.entities
 import re
 import unicodedata
 from collections.abc import Callable
@@ -29,29 +30,30 @@ if TYPE_CHECKING:
 
     from ftlib.data.clean import Cleaning
 
-INLINE = """
-    a abbr acronym b basefont bdi bdo big cite code del dfn em font i ins kbd mark q s samp small span strike strong
-    sub sup tt u var wbr
-""".split()
-BLOCKS = """
-    address area article aside audio base blink blockquote body br button canvas caption center col colgroup data
-    datalist dd details dialog dir div dl dt embed fieldset figcaption figure footer form frame frameset h1 h2 h3 h4
-    h5 h6 head header hgroup hr html iframe img input label legend li link main map marquee menu meta meter nav
-    noframes noscript object ol optgroup option output p param picture pre progress rp rt ruby script search section
-    select slot source style summary svg table tbody td template textarea tfoot th thead time title tr track ul video
-""".split()
-FLAGS = """
-    allowfullscreen async autofocus autoplay checked controls default defer disabled hidden ismap loop multiple muted
-    nowrap open readonly required reversed selected
-""".split()
+INLINE = (
+    "a abbr acronym b basefont bdi bdo big cite code del dfn em font i ins kbd mark q s samp small span strike "
+    "strong sub sup tt u var wbr"
+)
+BLOCKS = (
+    "address area article aside audio base blink blockquote body br button canvas caption center col colgroup "
+    "data datalist dd details dialog dir div dl dt embed fieldset figcaption figure footer form frame frameset "
+    "h1 h2 h3 h4 h5 h6 head header hgroup hr html iframe img input label legend li link main map marquee menu "
+    "meta meter nav noframes noscript object ol optgroup option output p param picture pre progress rp rt ruby "
+    "script search section select slot source style summary svg table tbody td template textarea tfoot th "
+    "thead time title tr track ul video"
+)
+FLAGS = (
+    "allowfullscreen async autofocus autoplay checked controls default defer disabled hidden ismap loop "
+    "multiple muted nowrap open readonly required reversed selected"
+)
 _VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s"'<>]+)"""
-_ATTRIBUTE = rf"""(?:\s+[a-z_:@][\w:.-]*\s*=\s*{_VALUE}|\s+(?:{"|".join(FLAGS)}))"""
+_ATTRIBUTE = rf"""(?:\s+[a-z_:@][\w:.-]*\s*=\s*{_VALUE}|\s+(?:{FLAGS.replace(" ", "|")}))"""
 # An attribute needs its "=", so that "a<b and c>d" is not taken for a tag. "o:p" and its like come from Word.
-STYLING = rf"(?i)</?(?:{'|'.join(INLINE)}){_ATTRIBUTE}*\s*/?>"
+STYLING = rf"(?i)</?(?:{INLINE.replace(' ', '|')}){_ATTRIBUTE}*\s*/?>"
 MARKUP = (
     r"(?is)<script\b[^<>]*>.*?</script\s*>|<style\b[^<>]*>.*?</style\s*>"
     r"|<!--.*?-->|<!\[[^<>]*\]>|<!doctype\b[^<>]*>|<\?xml[^<>]*>"
-    rf"|</?(?:{'|'.join(BLOCKS)}|[a-z]+:[a-z]+){_ATTRIBUTE}*\s*/?>"
+    rf"|</?(?:{BLOCKS.replace(' ', '|')}|[a-z]+:[a-z]+){_ATTRIBUTE}*\s*/?>"
 )
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 REPAIRS = ("unicode", "html", "whitespace")
@@ -180,11 +182,17 @@ def _strip_tags(texts: pa.Array) -> pa.Array:
 
 def _decode_entities(text: str) -> str:
     for _ in range(ESCAPED_TWICE):
-        decoded = ENTITY.sub(lambda match: html.unescape(match[0]), text)
+        decoded = ENTITY.sub(_character, text)
         if decoded == text:
             break
         text = decoded
     return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    """Return what an entity stands for; an unknown name stays (`html.unescape` would take "&notit;" for "¬it;")."""
+    known = entity[0][1] == "#" or entity[0][1:] in html.entities.html5
+    return html.unescape(entity[0]) if known else entity[0]
 
 
 def _collapse(texts: pa.Array) -> pa.Array:

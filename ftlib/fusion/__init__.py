@@ -1,0 +1,1 @@
+"""Fusions: ways of combining the members' predictions, one a file."""

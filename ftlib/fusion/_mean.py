@@ -65,7 +65,9 @@ def read_combiner(folder: Path, combiner: str) -> dict:
     return value
 
 
-def pool(scores: np.ndarray, weights: Sequence[float] | np.ndarray, *, kind: str, space: Space = "scores") -> np.ndarray:
+def pool(
+    scores: np.ndarray, weights: Sequence[float] | np.ndarray, *, kind: str, space: Space = "scores"
+) -> np.ndarray:
     """Return the members' weighted mean; copies of one member give that member.
 
     Genest & Zidek (1986), "Combining Probability Distributions: A Critique and an Annotated Bibliography",

@@ -50,6 +50,13 @@ class Greedy(Fusion):
     bag_ratio: float = Field(0.5, gt=0, le=1)
     """Share of the members in each bag."""
 
+    def check(self, target: Target) -> None:
+        """Refuse a metric that the target does not have (ParamsError)."""
+        from ftlib.measures import check_metric
+
+        if self.metric is not None:
+            check_metric(self.metric, target)
+
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> WeightedMean:
         """Return the selected members' weighted mean."""
         import numpy as np

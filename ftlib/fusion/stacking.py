@@ -21,8 +21,8 @@ Copies of one member are not given back as they are: stacking recalibrates them.
 Sources: Wolpert (1992), "Stacked Generalization", https://doi.org/10.1016/S0893-6080(05)80023-1; Ting & Witten (1999),
 "Issues in Stacked Generalization", https://doi.org/10.1613/jair.594 (class probabilities, a linear learner); Seewald
 (2002), "How to Make Stacking Better and Faster While Also Taking Care of an Unknown Weakness" (each label by its own
-probabilities); Breiman (1996), "Stacked Regressions", https://doi.org/10.1007/BF00117832; Friedman (2002), "Stochastic Gradient Boosting",
-https://doi.org/10.1016/S0167-9473(01)00065-2.
+probabilities); Breiman (1996), "Stacked Regressions", https://doi.org/10.1007/BF00117832; Friedman (2002), "Stochastic
+Gradient Boosting", https://doi.org/10.1016/S0167-9473(01)00065-2.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Stacking(Fusion):
     """What is learned from the members' scores; of values, logistic_regression means ridge regression."""
 
     C: float | None = Field(None, gt=0)
-    """Inverse strength of regularisation (logistic_regression), as in scikit-learn; by cross-validation unless given."""
+    """Inverse strength of regularisation (logistic_regression), as in scikit-learn; cross-validated unless given."""
 
     num_trees: int = Field(50, ge=1)
     """Boosting rounds (gradient_boosting)."""
@@ -76,9 +76,12 @@ class Stacking(Fusion):
         Raises:
             DataError: If the rows hold fewer than two different answers.
         """
+        from threadpoolctl import threadpool_limits
+
         wanted = _problems(references, target)
         seen = _learnable(wanted, target)
-        learner = self._learn(features(scores, target.kind)[seen], wanted[seen], target, seed)
+        with threadpool_limits(1):  # many tiny problems: threads would only wait for each other
+            learner = self._learn(features(scores, target.kind)[seen], wanted[seen], target, seed)
         stacked = Stacked(target.kind, target.num_outputs, tuple(seen), learner)
         if target.kind == "multi_label" and self.decisions == "best_f1":
             return _shifted(stacked, scores, getattr(target, "threshold", 0.5))
@@ -99,7 +102,7 @@ class Stacking(Fusion):
             )
         if regression:
             return ridge(inputs, wanted, alpha=None if self.C is None else 1 / self.C)
-        return linear(inputs, wanted, C=self.C, seed=seed)
+        return linear(inputs, wanted, strength=self.C, seed=seed)
 
     @classmethod
     def load(cls, folder: Path) -> Stacked:
@@ -126,8 +129,8 @@ def _learnable(wanted: np.ndarray, target: Target) -> list[int]:
     seen = np.flatnonzero(wanted.max(1) > wanted.min(1)).tolist()
     if not seen:
         raise DataError(
-            f"stacking: the {wanted.shape[1]:,} fitting rows all hold the same answer; expected at least two among them. "
-            "Enlarge the validation or fusion split, or use averaging."
+            f"stacking: the {wanted.shape[1]:,} fitting rows all hold the same answer; expected at least two among "
+            "them. Enlarge the validation or fusion split, or use averaging."
         )
     if left := [label for i, label in enumerate(target.labels) if i not in seen and len(wanted) > 1]:
         logger.warning("stacking: %s cannot be learned from the fitting rows; the members' mean stands in.", left)

@@ -49,6 +49,13 @@ class Weighted(Fusion):
     sharpness: float = Field(1.0, ge=0)
     """Power of the skill (validation_scores only): 0 gives the plain mean, a large one the best member alone."""
 
+    def check(self, target: Target) -> None:
+        """Refuse a metric that the target does not have (ParamsError)."""
+        from ftlib.measures import check_metric
+
+        if self.metric is not None:
+            check_metric(self.metric, target)
+
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> WeightedMean:
         """Return the weighted mean."""
         if self.weights_from == "optimised":
@@ -93,7 +100,7 @@ def skill(scores: np.ndarray, references: np.ndarray, target: Target, metric: st
 def optimised_weights(
     scores: np.ndarray, references: np.ndarray, target: Target, space: Literal["scores", "logits"]
 ) -> tuple[float, ...]:
-    """Return the weights on the simplex that minimise the fused loss (a convex problem), by SLSQP from equal weights."""
+    """Return the weights on the simplex that minimise the fused loss, by SLSQP from equal ones: a convex problem."""
     import numpy as np
     from scipy.optimize import minimize
 

@@ -35,8 +35,6 @@ def _checked(labels: tuple[str, ...]) -> tuple[str, ...]:
         check(labels)
     except ParamsError as error:
         raise PydanticCustomError("labels", "{line}", {"line": str(error).removeprefix("labels: ")}) from None
-    if len(labels) == 1:
-        raise PydanticCustomError("labels", "one label alone leaves nothing to learn; name all of them, or none")
     return labels
 
 
@@ -49,6 +47,16 @@ Labels = Annotated[
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 """A probability, 0 and 1 excluded."""
+
+
+def check_enough(labels: tuple[str, ...], multi_label: bool) -> None:
+    """Refuse one label alone, unless rows may have none."""
+    if len(labels) == 1 and not multi_label:
+        raise PydanticCustomError(
+            "labels",
+            "labels: {label} alone leaves nothing to learn; name all labels, or none",
+            {"label": repr(labels[0])},
+        )
 
 
 @lru_cache(maxsize=64)  # asked for at every training step

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from ftlib.problems._labels import Labels, Threshold, bound, target
+from pydantic import model_validator
+
+from ftlib.problems._labels import Labels, Threshold, bound, check_enough, target
 from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
 
@@ -35,6 +37,11 @@ class TextClassification(Problem):
 
     threshold: Threshold = 0.5
     """With multi_label: the probability from which a label is given."""
+
+    @model_validator(mode="after")
+    def _check_enough(self) -> Self:
+        check_enough(self.labels, self.multi_label)
+        return self
 
     @property
     def target(self) -> Target:

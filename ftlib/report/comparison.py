@@ -11,6 +11,9 @@ from markupsafe import Markup
 
 from ftlib.report import svg, words
 
+SIDE = 15.0
+"""Pixels between points that are set side by side."""
+
 SHAPES = {"member": svg.circle, "fusion": svg.circle, "baseline": svg.diamond}
 
 
@@ -65,17 +68,18 @@ def gain_cost(points: Sequence[Point], *, metric: str, reference: str, width: fl
     x = svg.Scale(min(-0.5, min(doublings) - 0.4), max(0.5, max(doublings) + 0.6), 52, width - 12)
     ordered = sorted(points, key=lambda p: (not p.chosen, p.kind == "member", p.cost, p.name))
     names = [svg.clip(p.name, width * 0.36) for p in ordered]
-    spots = [(x(math.log2(p.cost)), y(p.gain)) for p in ordered]
-    labels = svg.place_labels(spots, names, (46, 4, width - 2, height - 46))
+    spots = [(at, y(p.gain)) for p, at in zip(ordered, _apart(ordered, x, y), strict=True)]
+    bars = [_reach(p, spot, y) for p, spot in zip(ordered, spots, strict=True)]
+    labels = svg.place_labels(spots, names, (50, 14, width - 2, height - 48), obstacles=bars)
     return svg.chart(
         width,
         height,
         *_frame(x, y, width, height),
         svg.text(52, 10, "better than the best single member ↑", "axis-name"),
         svg.text(width - 12, height - 8, "inference cost, best single member = 1×", "axis-name", anchor="end"),
-        *(_whisker(p, spot, y) for p, spot in zip(ordered, spots, strict=True)),
+        *(_whisker(p, bar) for p, bar in zip(ordered, bars, strict=True)),
         *(_leader(spot, label) for spot, label in zip(spots, labels, strict=True)),
-        *(_mark(p, spot, metric) for p, spot in zip(ordered, spots, strict=True)),
+        *(_mark(p, spot, metric) for p, spot in reversed([*zip(ordered, spots, strict=True)])),
         *(
             svg.text(label.x, label.y, name, "name chosen" if p.chosen else "name", anchor=label.anchor)
             for p, name, label in zip(ordered, names, labels, strict=True)
@@ -92,7 +96,8 @@ def _frame(x: svg.Scale, y: svg.Scale, width: float, height: float) -> list[Mark
         at = y(value)
         zero = abs(value) < 1e-12
         parts.append(svg.line(52, at, width - 12, at, "zero" if zero else "grid"))
-        parts.append(svg.text(46, at + 4, label if zero or label.startswith("−") else f"+{label}", "tick", anchor="end"))
+        shown = label if zero or label.startswith("−") else f"+{label}"
+        parts.append(svg.text(46, at + 4, shown, "tick", anchor="end"))
     for power in range(math.ceil(x.low), math.floor(x.high) + 1):
         at = x(power)
         parts.append(svg.line(at, 16, at, bottom, "zero" if power == 0 else "grid"))
@@ -104,11 +109,38 @@ def _cost_label(power: int) -> str:
     return f"{2**power}×" if power >= 0 else {-1: "½×", -2: "¼×", -3: "⅛×"}.get(power, f"1/{2**-power}×")
 
 
-def _whisker(point: Point, spot: tuple[float, float], y: svg.Scale) -> Markup | None:
+def _apart(points: Sequence[Point], x: svg.Scale, y: svg.Scale) -> list[float]:
+    """Return each point's place on the cost axis; those that would hide each other are set side by side."""
+    places = [x(math.log2(p.cost)) for p in points]
+    order = sorted(range(len(points)), key=lambda i: (places[i], points[i].name))
+    groups: list[list[int]] = []
+    for i in order:
+        near = [g for g in groups if any(_hide(points, places, i, j, y) for j in g)]
+        merged = [j for g in near for j in g] + [i]
+        groups = [g for g in groups if g not in near] + [merged]
+    apart = list(places)
+    for group in groups:
+        middle = sum(places[i] for i in group) / len(group)
+        for rank, i in enumerate(group):
+            apart[i] = middle + (rank - (len(group) - 1) / 2) * SIDE if len(group) > 1 else places[i]
+    return apart
+
+
+def _hide(points: Sequence[Point], places: Sequence[float], i: int, j: int, y: svg.Scale) -> bool:
+    (_, top, _, bottom), (_, above, _, below) = (_reach(points[k], (places[k], y(points[k].gain)), y) for k in (i, j))
+    return abs(places[i] - places[j]) < SIDE - 2 and top < below + 6 and above < bottom + 6
+
+
+def _reach(point: Point, spot: tuple[float, float], y: svg.Scale) -> svg.Box:
+    """Return the box of a point's whisker, or of its mark where it has none."""
+    low, high = sorted(point.interval) if point.interval else (point.gain, point.gain)
+    return spot[0] - 2, y(high), spot[0] + 2, y(low)
+
+
+def _whisker(point: Point, bar: svg.Box) -> Markup | None:
     if point.interval is None:
         return None
-    low, high = sorted(point.interval)
-    return svg.line(spot[0], y(low), spot[0], y(high), "whisker chosen" if point.chosen else "whisker")
+    return svg.line(bar[0] + 2, bar[1], bar[0] + 2, bar[3], "whisker chosen" if point.chosen else "whisker")
 
 
 def _leader(spot: tuple[float, float], label: svg.Label) -> Markup | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -54,7 +55,7 @@ def course(name: str, history: Sequence[dict[str, Any]], metric: str, *, higher_
     if not loss and not curve:
         return None
     marked = [(float(r["step"]), float(r[key])) for r in checks if r.get("best")]
-    best = marked[-1] if marked else _best(curve, higher_is_better)
+    best = marked[-1] if marked else _best(checks, key, higher_is_better)
     return Course(name, loss, curve, best, max(step for step, _ in [*loss, *curve]))
 
 
@@ -80,6 +81,7 @@ def learning_curve(course: Course, others: Sequence[Course], *, metric: str, bou
         *_loss_lines(course.loss, x, loss),
         *(_ghost(other, x, metrics) for other in others),
         *_metric_line(course, x, metrics),
+        _best_note(course),
         label=_told(course, metric),
     )
 
@@ -90,13 +92,14 @@ def metric_bounds(courses: Sequence[Course]) -> tuple[float, float]:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Return the curve as an exponential moving average, without the pull towards its first value."""
-    weight = min(0.9, max(0.0, 1 - 12 / max(len(curve), 1)))
-    mean, total, result = 0.0, 0.0, []
-    for step, value in curve:
-        mean = weight * mean + (1 - weight) * value
-        total = weight * total + (1 - weight)
-        result.append((step, mean / total))
+    """Return the curve's moving average, each point in the middle of its window, so that it does not lag behind."""
+    reach = len(curve) // 24
+    values = [value for _, value in curve]
+    result = []
+    for i, (step, _) in enumerate(curve):
+        own = min(reach, i, len(curve) - 1 - i)
+        window = values[i - own : i + own + 1]
+        result.append((step, sum(window) / len(window)))
     return result
 
 
@@ -105,13 +108,15 @@ def thinned(curve: Curve, most: int = MOST_POINTS) -> Curve:
     if len(curve) <= most:
         return curve
     bounds = [round(i * len(curve) / most) for i in range(most + 1)]
-    parts = [curve[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [curve[a:b] for a, b in pairwise(bounds)]
     return [(sum(s for s, _ in p) / len(p), sum(v for _, v in p) / len(p)) for p in parts]
 
 
-def _best(curve: Curve, higher_is_better: bool) -> tuple[float, float] | None:
+def _best(checks: Sequence[dict[str, Any]], key: str, higher_is_better: bool) -> tuple[float, float] | None:
+    """Return the best check's (step, value); of equals that with the lower loss, as training keeps them."""
     sign = 1 if higher_is_better else -1
-    return max(curve, key=lambda point: (sign * point[1], -point[0])) if curve else None
+    best = max(checks, key=lambda r: (sign * r[key], -r.get("validation_loss", 0.0), -r["step"]), default=None)
+    return None if best is None else (float(best["step"]), float(best[key]))
 
 
 def _loss_scale(course: Course) -> svg.Scale:
@@ -130,7 +135,7 @@ def _grid(scale: svg.Scale, count: int) -> list[Markup]:
 
 def _steps(x: svg.Scale) -> list[Markup]:
     parts = []
-    for value, label in x.ticks(4):
+    for value, label in x.ticks(4, whole=True):
         anchor = "start" if value == 0 else "end" if x(value) > RIGHT - 12 else "middle"
         parts.append(svg.text(x(value), METRIC_BOTTOM + 17, label, "tick", anchor=anchor))
     return [*parts, svg.text(RIGHT, METRIC_BOTTOM + 32, "step", "axis-name", anchor="end")]
@@ -155,22 +160,27 @@ def _ghost(other: Course, x: svg.Scale, y: svg.Scale) -> Markup:
     return svg.tag("g", svg.polyline(points, "ghost"), svg.title(other.name))
 
 
-def _metric_line(course: Course, x: svg.Scale, y: svg.Scale) -> list[Markup | None]:
+def _metric_line(course: Course, x: svg.Scale, y: svg.Scale) -> list[Markup]:
     dots = [
         svg.circle(x(s), y(v), 2.2, "check", svg.title(f"step {words.count(s)}: {words.number(v)}"))
         for s, v in course.metric
     ]
-    parts: list[Markup | None] = [svg.polyline(((x(s), y(v)) for s, v in course.metric), "metric"), *dots]
+    parts = [svg.polyline(((x(s), y(v)) for s, v in course.metric), "metric"), *dots]
     if course.best is None:
         return parts
-    at, value = x(course.best[0]), y(course.best[1])
-    content = f"{words.number(course.best[1])} at step {words.count(course.best[0])}"
-    half = svg.text_width(content) / 2
-    below = value - METRIC_TOP < 12
-    label = svg.text(
-        min(max(at, LEFT + half), RIGHT - half), value + (20 if below else -10), content, "name chosen", anchor="middle"
-    )
-    return [svg.line(at, METRIC_TOP - 4, at, METRIC_BOTTOM, "best-line"), *parts, svg.circle(at, value, 5, "best-dot"), label]
+    at = x(course.best[0])
+    return [
+        svg.line(at, METRIC_TOP, at, METRIC_BOTTOM, "best-line"),
+        *parts,
+        svg.circle(at, y(course.best[1]), 5, "best-dot"),
+    ]
+
+
+def _best_note(course: Course) -> Markup | None:
+    if course.best is None:
+        return None
+    content = f"best {words.number(course.best[1])} at step {words.count(course.best[0])}"
+    return svg.text(RIGHT, METRIC_TOP - 12, content, "name chosen", anchor="end")
 
 
 def _told(course: Course, metric: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -75,7 +76,13 @@ def gold_predicted(pairs: Sequence[Sequence[float]], *, name: str) -> Markup:
             svg.text(x(value), 384, label, "tick", anchor="middle"),
         ]
     dots = [
-        svg.circle(x(gold), y(predicted), 3, "dot", svg.title(f"gold {words.number(gold)}, predicted {words.number(predicted)}"))
+        svg.circle(
+            x(gold),
+            y(predicted),
+            3,
+            "dot",
+            svg.title(f"gold {words.number(gold)}, predicted {words.number(predicted)}"),
+        )
         for gold, predicted in shown
     ]
     return svg.chart(
@@ -94,60 +101,60 @@ def residuals(pairs: Sequence[Sequence[float]], *, name: str) -> Markup:
     """Return the histogram of predicted minus gold: its place shows bias, its width the error."""
     errors = [predicted - gold for gold, predicted in pairs]
     reach = max(map(abs, errors)) or 1.0
-    number = min(31, max(7, round(len(errors) ** 0.5) | 1))
+    number = min(31, max(7, round(len(errors) ** 0.5) | 1))  # odd, so that one bar stands on 0
     counts = [0] * number
     for error in errors:
         counts[min(int((error + reach) / (2 * reach) * number), number - 1)] += 1
-    x, y = svg.Scale(-reach, reach, 44, 400), svg.Scale(0, max(counts) * 1.06, 206, 16)
-    bars = []
-    for i, total in enumerate(counts):
-        start, end = -reach + i * 2 * reach / number, -reach + (i + 1) * 2 * reach / number
-        told = f"{words.signed(start, 2)} to {words.signed(end, 2)}: {words.counted(total, 'row')}"
-        bars.append(svg.rect(x(start) + 0.75, y(total), x(end) - x(start) - 1.5, 206 - y(total), "bar", svg.title(told)))
-    ticks = [svg.text(x(v), 223, label if v <= 0 else f"+{label}", "tick", anchor="middle") for v, label in x.ticks(5)]
-    rows = [
-        part
-        for v, label in y.ticks(3)
-        for part in (svg.line(44, y(v), 400, y(v), "grid"), svg.text(38, y(v) + 4, label, "tick", anchor="end"))
-    ]
-    return svg.chart(
-        412,
-        244,
-        *rows,
-        *bars,
-        svg.line(x(0), 16, x(0), 206, "zero"),
-        *ticks,
-        svg.text(400, 240, "predicted − gold", "axis-name", anchor="end"),
-        svg.text(48, 12, "rows", "axis-name"),
-        label=f"Histogram of the errors of {name}: predicted minus gold, over {words.counted(len(errors), 'row')}.",
-    )
+    edges = [-reach + i * 2 * reach / number for i in range(number + 1)]
+    told = [f"{words.signed(a, 2)} to {words.signed(b, 2)}" for a, b in pairwise(edges)]
+    label = f"Histogram of the errors of {name}: predicted minus gold, over {words.counted(len(errors), 'row')}."
+    return _bars(edges, counts, told, unit="predicted − gold", width=412, label=label, zero=True)
 
 
-def histogram(edges: Sequence[float], counts: Sequence[float], *, unit: str, limit: float | None, width: float) -> Markup:
-    """Return a histogram of row lengths; `limit` is where longer rows are cut."""
-    high = max(edges[-1], limit or 0)
-    x, y = svg.Scale(edges[0], high if high > edges[0] else edges[0] + 1, 44, width - 12), svg.Scale(0, max(counts) * 1.06 or 1, 166, 16)
-    bars = [
-        svg.rect(x(a) + 0.5, y(n), x(b) - x(a) - 1, 166 - y(n), "bar", svg.title(f"{words.number(a, 0)} to {words.number(b, 0)} {unit}: {words.counted(n, 'row')}"))
-        for a, b, n in zip(edges, edges[1:], counts, strict=False)
-    ]
+def lengths(edges: Sequence[float], counts: Sequence[int], *, width: float) -> Markup:
+    """Return the histogram of row lengths in tokens."""
+    told = [f"{words.number(a, 0)} to {words.number(b, 0)} tokens" for a, b in pairwise(edges)]
+    return _bars(edges, counts, told, unit="tokens", width=width, label="Histogram of row lengths in tokens.")
+
+
+def _bars(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    told: Sequence[str],
+    *,
+    unit: str,
+    width: float,
+    label: str,
+    zero: bool = False,
+) -> Markup:
+    """Return a histogram; `zero` marks 0, and gives the ticks their signs."""
+    x, y = svg.Scale(edges[0], edges[-1], 44, width - 12), svg.Scale(0, max(*counts, 1) * 1.06, 206, 16)
     grid = [
         part
-        for v, label in y.ticks(3)
-        for part in (svg.line(44, y(v), width - 12, y(v), "grid"), svg.text(38, y(v) + 4, label, "tick", anchor="end"))
+        for value, tick in y.ticks(3, whole=True)
+        for part in (
+            svg.line(44, y(value), x.end, y(value), "grid"),
+            svg.text(38, y(value) + 4, tick, "tick", anchor="end"),
+        )
     ]
-    ticks = [svg.text(x(v), 183, label, "tick", anchor="middle") for v, label in x.ticks(6)]
-    cut = [svg.line(x(limit), 8, x(limit), 166, "best-line")] if limit else []
+    bars = [
+        svg.rect(x(a) + 0.6, y(n), x(b) - x(a) - 1.2, 206 - y(n), "bar", svg.title(f"{t}: {words.counted(n, 'row')}"))
+        for (a, b), n, t in zip(pairwise(edges), counts, told, strict=True)
+    ]
+    ticks = [
+        svg.text(x(value), 223, f"+{tick}" if zero and value > 0 else tick, "tick", anchor="middle")
+        for value, tick in x.ticks(5)
+    ]
     return svg.chart(
         width,
-        204,
+        244,
         *grid,
         *bars,
-        *cut,
+        svg.line(x(0), 16, x(0), 206, "zero") if zero else None,
         *ticks,
-        svg.text(width - 12, 200, unit, "axis-name", anchor="end"),
+        svg.text(x.end, 240, unit, "axis-name", anchor="end"),
         svg.text(48, 12, "rows", "axis-name"),
-        label=f"Histogram of row lengths in {unit}.",
+        label=label,
     )
 
 

@@ -14,6 +14,9 @@ MOST_NAMED = 40
 """Labels with their names on the axes; a larger matrix is a picture, and the table beside it names its peaks."""
 
 
+TAIL = 44.0
+"""Pixels beside a triangle, for the names that stand on its steps."""
+
 CALM = 0.75
 """Share of the ramp that mistakes and differences use: the largest is seen, and does not shout."""
 
@@ -52,20 +55,24 @@ def confusion(labels: Sequence[str], matrix: Sequence[Sequence[int]], *, name: s
         name: The model.
         width: Most pixels the chart may take.
     """
-    grid, turned = _layout(labels, width, gutter=170 if width > 500 else 96, most=72)
+    gutter = 170.0 if width > 500 else 96.0
+    grid, turned = _layout(labels, width, gutter=gutter, most=72)
     totals = [sum(row) for row in matrix]
-    wrong = [c / t for i, (row, t) in enumerate(zip(matrix, totals, strict=True)) for j, c in enumerate(row) if i != j and t]
+    wrong = [
+        c / t for i, (row, t) in enumerate(zip(matrix, totals, strict=True)) for j, c in enumerate(row) if i != j and t
+    ]
     worst = max(wrong, default=0) or 1
+    faintest = 1 if grid.cell >= 12 else 3  # a small cell has only its colour to be seen by
     cells = []
     for i, (row, total) in enumerate(zip(matrix, totals, strict=True)):
         for j, number in enumerate(row):
             if number:
                 share = number / total
-                heat = f"b{shade(share)}" if i == j else f"o{shade(share / worst * CALM)}"
+                heat = f"b{shade(share)}" if i == j else f"o{max(shade(share / worst * CALM), faintest)}"
                 told = f"{labels[i]} read as {labels[j]}: {words.count(number)} ({words.percent(share)} of the row)"
                 cells.append(_cell(grid, i, j, heat, words.count(number), words.percent(share, 0), told))
     return svg.chart(
-        grid.left + grid.side + (40 if turned else 2),
+        grid.left + grid.side + (_tail(labels[-1], gutter) if turned else 2),
         grid.top + grid.side + 4,
         svg.rect(grid.left, grid.top, grid.side, grid.side, "matrix-frame"),
         *cells,
@@ -94,7 +101,9 @@ def disagreement(names: Sequence[str], matrix: Sequence[Sequence[float]], *, wid
         for j in range(i)
     ]
     rows = [
-        svg.text(grid.left - 8, grid.y(i - 1) + grid.cell / 2 + 4, svg.clip(names[i], grid.left - 10), "name", anchor="end")
+        svg.text(
+            grid.left - 8, grid.y(i - 1) + grid.cell / 2 + 4, svg.clip(names[i], grid.left - 10), "name", anchor="end"
+        )
         for i in range(1, len(names))
     ]
     heads = [
@@ -102,13 +111,15 @@ def disagreement(names: Sequence[str], matrix: Sequence[Sequence[float]], *, wid
         for j in range(len(names) - 1)
     ]
     return svg.chart(
-        grid.left + grid.side + 44,
+        grid.left + grid.side + TAIL,
         grid.top + grid.side - grid.cell + 4,
         *cells,
         *rows,
         *heads,
         label="Share of test rows on which two members decide differently. "
-        + "; ".join(f"{names[i]} and {names[j]} {words.percent(matrix[i][j])}" for i in range(len(names)) for j in range(i)),
+        + "; ".join(
+            f"{names[i]} and {names[j]} {words.percent(matrix[i][j])}" for i in range(len(names)) for j in range(i)
+        ),
     )
 
 
@@ -129,16 +140,20 @@ def _layout(names: Sequence[str], width: float, *, gutter: float, most: float, h
     """Return the cells' places, and whether the column names have to be turned."""
     if len(names) > MOST_NAMED:
         return Grid(len(names), max((width - 60) / len(names), 2.0), 58, 40), False
-    longest = max(svg.text_width(n) for n in names)
-    left = max(52.0, min(longest, gutter) + 12)
-    cell = min(most, (width - left - 6) / len(names))
+    longest = min(max(svg.text_width(n) for n in names), gutter)
+    left = max(52.0, longest + 12)
     if not heads:
-        return Grid(len(names), min(most, (width - left - 44) / len(names)), left, 24), False
-    turned = min(longest, gutter) > cell - 6
+        return Grid(len(names), min(most, (width - left - TAIL) / len(names)), left, 24), False
+    cell = min(most, (width - left - 6) / len(names))
+    turned = longest > cell - 6
     if turned:
-        cell = max(min(cell, (width - left - 40) / len(names)), 18.0)
-    top = 26 + (min(longest, gutter) * 0.72 if turned else 16)
-    return Grid(len(names), cell, left, top), turned
+        cell = max(min(cell, (width - left - _tail(names[-1], gutter)) / len(names)), 18.0)
+    return Grid(len(names), cell, left, 26 + (longest * 0.72 if turned else 16)), turned
+
+
+def _tail(name: str, gutter: float) -> float:
+    """Return how far the last column's turned name reaches beyond the square."""
+    return max(6.0, min(svg.text_width(name), gutter) * 0.72 - 6)
 
 
 def _names(grid: Grid, labels: Sequence[str], turned: bool) -> list[Markup]:

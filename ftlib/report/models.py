@@ -9,6 +9,12 @@ from typing import Any
 from ftlib.report import words
 from ftlib.report.story import Story
 
+Entry = Mapping[str, Any]
+"""What evaluation.json says of a member or a fusion, or a member's card."""
+
+KINDS = ("learner", "voting", "weights_from", "kind")
+"""Parameters of a fusion's method that say which kind of it is meant."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -54,7 +60,7 @@ class Model:
 
 
 def models(story: Story) -> list[Model]:
-    """Return members and fusions: the chosen one first, then by validation, best first."""
+    """Return members and fusions: the chosen one first, then by validation, best first, and by cost."""
     e = story.evaluation
     reference = next((m for m in e["members"] if m["name"] == e.get("best_member")), None)
     cards = {card["name"]: card for card in story.members}
@@ -62,9 +68,9 @@ def models(story: Story) -> list[Model]:
     found += [_fusion(f, story, reference) for f in e.get("fusions") or ()]
     sign = 1 if e.get("higher_is_better", True) else -1
 
-    def rank(model: Model) -> tuple[bool, bool, float, str]:
+    def rank(model: Model) -> tuple[bool, bool, float, float, str]:
         value = model.value("validation", story.metric)
-        return (not model.chosen, value is None, -sign * (value or 0.0), model.name)
+        return (not model.chosen, value is None, -sign * (value or 0.0), model.cost or 0.0, model.name)
 
     return sorted(found, key=rank)
 
@@ -87,7 +93,8 @@ def parameters(values: Mapping[str, Any], *, leave_out: tuple[str, ...] = ("name
             continue
         if isinstance(value, Mapping):
             head = [(key, str(value["name"]))] if "name" in value else []
-            pairs += head + [(f"{key}.{k}", v) for k, v in parameters(value)]
+            prefix = "" if key == "training" else f"{key}."
+            pairs += head + [(f"{prefix}{k}", v) for k, v in parameters(value)]
         else:
             pairs.append((key, plain(value)))
     return pairs
@@ -102,7 +109,7 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _member(entry: Mapping[str, Any], story: Story, reference: Mapping[str, Any] | None, card: Mapping[str, Any]) -> Model:
+def _member(entry: Entry, story: Story, reference: Entry | None, card: Entry) -> Model:
     is_reference = reference is not None and entry["name"] == reference["name"]
     return Model(
         name=str(entry["name"]),
@@ -123,7 +130,7 @@ def _member(entry: Mapping[str, Any], story: Story, reference: Mapping[str, Any]
     )
 
 
-def _fusion(entry: Mapping[str, Any], story: Story, reference: Mapping[str, Any] | None) -> Model:
+def _fusion(entry: Entry, story: Story, reference: Entry | None) -> Model:
     method = entry.get("method") or {}
     used = [str(name) for name in entry.get("members_used") or ()]
     baseline = "greedy" in (entry["name"], method.get("name"))
@@ -146,33 +153,37 @@ def _fusion(entry: Mapping[str, Any], story: Story, reference: Mapping[str, Any]
     )
 
 
-def _strategy(card: Mapping[str, Any]) -> str:
+def _strategy(card: Entry) -> str:
+    """Return the strategy, unless the member bears its name, and where it started."""
     strategy = card.get("strategy", "")
     name = str(strategy.get("name", "")) if isinstance(strategy, Mapping) else str(strategy)
     start = card.get("start_from", "base")
-    return f"{name.replace('_', ' ')}, from {start}" if name and start != "base" else name.replace("_", " ")
+    parts = [name.replace("_", " ") if name != card.get("name") else "", f"from {start}" if start != "base" else ""]
+    return ", ".join(filter(None, parts))
 
 
-def _method(entry: Mapping[str, Any], method: Mapping[str, Any]) -> str:
-    """Return the method's name; where the fusion bears it already, its first few parameters instead."""
+def _method(entry: Entry, method: Entry) -> str:
+    """Return the method's name; where the fusion bears it already, which kind of it."""
     name = str(method.get("name", ""))
-    if name and name != entry["name"]:
-        return name.replace("_", " ")
-    kind = next((method[k] for k in ("kind", "mode", "model", "method", "weights") if isinstance(method.get(k), str)), "")
-    return kind.replace("_", " ") or ("ensemble selection" if name == "greedy" else "fusion")
+    if name == "greedy":
+        return "ensemble selection"
+    kind = next((method[k] for k in KINDS if isinstance(method.get(k), str)), "")
+    return (kind if name in ("", entry["name"]) else name).replace("_", " ")
 
 
-def _raw_gain(entry: Mapping[str, Any], reference: Mapping[str, Any] | None, metric: str) -> float | None:
-    own, other = (m and m["metrics"].get("test", {}).get(metric) for m in (entry, reference))
+def _raw_gain(entry: Entry, reference: Entry | None, metric: str) -> float | None:
+    if reference is None:
+        return None
+    own, other = (m["metrics"].get("test", {}).get(metric) for m in (entry, reference))
     return None if own is None or other is None else own - other
 
 
-def _gain(entry: Mapping[str, Any], reference: Mapping[str, Any] | None, story: Story) -> float | None:
+def _gain(entry: Entry, reference: Entry | None, story: Story) -> float | None:
     raw = _raw_gain(entry, reference, story.metric)
     return raw if raw is None or story.evaluation.get("higher_is_better", True) else -raw
 
 
-def _gain_interval(entry: Mapping[str, Any], reference: Mapping[str, Any] | None, story: Story) -> tuple[float, float] | None:
+def _gain_interval(entry: Entry, reference: Entry | None, story: Story) -> tuple[float, float] | None:
     """Return the gain's interval, turned over where it is that of a plain difference and lower is better."""
     bounds = _pair(entry.get("gain_interval"))
     raw, given = _raw_gain(entry, reference, story.metric), entry.get("gain")
@@ -182,7 +193,7 @@ def _gain_interval(entry: Mapping[str, Any], reference: Mapping[str, Any] | None
     return (-bounds[1], -bounds[0]) if is_difference else bounds
 
 
-def _ratio(cost: float | None, reference: Mapping[str, Any] | None) -> float | None:
+def _ratio(cost: float | None, reference: Entry | None) -> float | None:
     base = reference and reference.get("inference_cost")
     return cost / base if cost and base else None
 

@@ -7,6 +7,8 @@ import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from ftlib.report import palette, provenance, results, script, style, template, template_details, words
 from ftlib.report.headline import headline
 from ftlib.report.models import models
@@ -82,10 +84,15 @@ def environment() -> Environment:
     return made
 
 
+def breakable(name: str) -> Markup:
+    """Return a name that may go on in the next line after an underscore."""
+    return Markup("_<wbr>").join(str(name).split("_"))
+
+
 def _filters() -> dict[str, Any]:
     named = (words.number, words.signed, words.interval, words.percent, words.count, words.counted, words.times)
-    more = (words.large, words.p_value, words.duration, words.energy, words.mass)
-    return {**{function.__name__: function for function in (*named, *more)}, "zip": zip}
+    more = (words.large, words.p_value, words.duration)
+    return {**{function.__name__: function for function in (*named, *more)}, "zip": zip, "breakable": breakable}
 
 
 def _confusion_title(story: Story) -> str:

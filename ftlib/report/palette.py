@@ -44,9 +44,9 @@ DARK: Theme = {
 }
 
 BLUES_LIGHT = ("#f6f5f2", "#e6eef5", "#cfe0ef", "#b1cee7", "#8db8db", "#68a0cd", "#2f73b0", "#175a97", "#0a417a")
-BLUES_DARK = ("#1b1f24", "#1c2935", "#1e3547", "#20435d", "#235375", "#2a648f", "#5aa0d8", "#86bfec", "#b4daf8")
+BLUES_DARK = ("#1b1f24", "#1c2935", "#1d3346", "#1f4059", "#224d6d", "#265c84", "#2b6896", "#5499d0", "#7db8e8")
 ORANGES_LIGHT = ("#f6f5f2", "#fbece1", "#f9dac5", "#f4c09d", "#eda374", "#e28649", "#b54f0c", "#943e05", "#732e02")
-ORANGES_DARK = ("#1b1f24", "#2d2520", "#41301f", "#573a1f", "#70471f", "#8a5520", "#e2914a", "#f2ac6d", "#fbcb9f")
+ORANGES_DARK = ("#1b1f24", "#2d2520", "#3d2e20", "#50371f", "#66421f", "#7a4d20", "#8f5823", "#df8f49", "#efab70")
 
 
 def css() -> str:
@@ -95,7 +95,10 @@ def _properties(theme: Theme, blues: tuple[str, ...], oranges: tuple[str, ...]) 
 
 def _heat_classes() -> list[str]:
     names = [f"{ramp}{i}" for ramp in "bo" for i in range(STEPS)]
-    return [f".{n}{{background:var(--{n});color:var(--{n}t);fill:var(--{n})}}.chart text.{n}{{fill:var(--{n}t)}}" for n in names]
+    return [
+        f".{n}{{background:var(--{n});color:var(--{n}t);fill:var(--{n})}}.chart text.{n}{{fill:var(--{n}t)}}"
+        for n in names
+    ]
 
 
 def _luminance(colour: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from ftlib.report import curves, diagnostics, words
 from ftlib.report.models import Model, chosen, parameters
 from ftlib.report.story import Story
@@ -15,6 +17,8 @@ MOST_CHARACTERS = 1500
 """A text shown in full has at most so many; the row's id finds the rest."""
 CLIPPED = 180
 """A longer text is shown by its beginning and opens on demand."""
+WIDTHS = (860.0, 372.0)
+"""Pixels of a chart on a desktop and on a phone."""
 SPLITS = ("train", "fusion", "validation", "test")
 
 Section = dict[str, Any]
@@ -26,6 +30,7 @@ def worst_errors(story: Story, found: list[Model]) -> Section | None:
         return None
     columns = story.errors.column_names
     members = [c.removeprefix(MEMBER) for c in columns if c.startswith(MEMBER)]
+    members = members if members != [chosen(found).name] else []
     texts = [c for c in columns if c not in OWN_COLUMNS and not c.startswith(MEMBER)]
     confident = "confidence" in columns and story.target != "value"
     return {
@@ -118,7 +123,9 @@ def _split_steps(story: Story, kept: int, read: int, rows: Mapping[str, int]) ->
     left_out = kept - sum(rows.values())
     steps = []
     if left_out > 0:
-        steps.append(_step("lost", "left out: also in another split", sum(rows.values()), left_out, read, _leaks(story)))
+        steps.append(
+            _step("lost", "left out: also in another split", sum(rows.values()), left_out, read, _leaks(story))
+        )
     edge = 0
     for name in _ordered(rows):
         steps.append(_step("split", words.sentence(name), edge, rows[name], read))
@@ -139,7 +146,9 @@ def _by_split(story: Story) -> str:
 
 def _leaks(story: Story) -> str:
     leaks = story.splits.get("leaks") or {}
-    return " · ".join(f"{k.replace('_', ' ')} {words.count(v)}" for k, v in leaks.items() if isinstance(v, (int, float)) and v)
+    return " · ".join(
+        f"{k.replace('_', ' ')} {words.count(v)}" for k, v in leaks.items() if isinstance(v, (int, float)) and v
+    )
 
 
 def _ordered(names: Mapping[str, Any]) -> list[str]:
@@ -157,10 +166,12 @@ def _label_table(story: Story) -> Section | None:
     if len(labels) > 12:
         labels.sort(key=lambda label: (-counts[splits[0]].get(label, 0), label))
     rows = [
-        (label, [(counts[s].get(label, 0), counts[s].get(label, 0) / max(totals[s], 1)) for s in splits]) for label in labels
+        (label, [(counts[s].get(label, 0), counts[s].get(label, 0) / max(totals[s], 1)) for s in splits])
+        for label in labels
     ]
+    rare = sorted((story.splits.get("only_in_train") or {}).items())
     most = max((share for _, cells in rows for _, share in cells), default=0) or 1
-    return {"splits": splits, "rows": rows, "most": most, "multi": story.target == "multi_label"}
+    return {"splits": splits, "rows": rows, "most": most, "multi": story.target == "multi_label", "rare": rare}
 
 
 def encoding(story: Story) -> Section | None:
@@ -172,15 +183,21 @@ def encoding(story: Story) -> Section | None:
     longest = max((r["length"].get("max", 0) for r in rows), default=0) or 1
     for row in rows:
         row["at"] = {k: round(v / longest * 100, 2) for k, v in row["length"].items() if isinstance(v, (int, float))}
-    return {"rows": rows, "longest": longest, "chart": _lengths(rows[0]), "first": rows[0], "tokens": sum(r.get("tokens", 0) for r in rows)}
+    return {
+        "rows": rows,
+        "longest": longest,
+        "chart": _lengths(rows[0]),
+        "first": rows[0],
+        "tokens": sum(r.get("tokens", 0) for r in rows),
+    }
 
 
-def _lengths(row: Mapping[str, Any]) -> Any:
-    """Return the histogram of lengths, where encoding counted one."""
-    counted = row.get("histogram") or row["length"].get("histogram")
-    if not counted or not counted.get("counts"):
-        return None
-    return [diagnostics.histogram(counted["edges"], counted["counts"], unit="tokens", limit=None, width=w) for w in (860, 372)]
+def _lengths(row: Mapping[str, Any]) -> list[Markup]:
+    """Return the histogram of lengths for both widths, where encoding counted one."""
+    counted = row["length"].get("histogram")
+    if not counted:
+        return []
+    return [diagnostics.lengths(counted["edges"], counted["counts"], width=width) for width in WIDTHS]
 
 
 # -- how it was made -------------------------------------------------------------------------------------
@@ -191,7 +208,12 @@ def made(story: Story, found: list[Model]) -> Section:
     by_name = {m.name: m for m in found}
     members = [_made_member(card, story, by_name.get(card["name"])) for card in story.members]
     fusions = [
-        (str(f["name"]), str((f.get("method") or {}).get("name", f["name"])), parameters(f.get("method") or {}), f.get("members_used") or [])
+        (
+            str(f["name"]),
+            str((f.get("method") or {}).get("name", f["name"])),
+            parameters(f.get("method") or {}),
+            f.get("members_used") or [],
+        )
         for f in story.evaluation.get("fusions") or ()
     ]
     facts = parameters(story.settings)
@@ -199,7 +221,11 @@ def made(story: Story, found: list[Model]) -> Section:
     rows = [(f"{s} rows", words.count(n)) for s, n in (story.splits.get("rows") or {}).items()]
     stratified = story.splits.get("stratified")
     rows += [] if stratified is None else [("stratified", "yes" if stratified else "no")]
-    return {"members": members, "fusions": fusions, "facts": [*problem, ("chosen by", f"validation {words.metric_name(story.metric)}"), *facts, *rows]}
+    return {
+        "members": members,
+        "fusions": fusions,
+        "facts": [*problem, ("chosen by", f"validation {words.metric_name(story.metric)}"), *facts, *rows],
+    }
 
 
 def _made_member(card: Mapping[str, Any], story: Story, model: Model | None) -> Section:

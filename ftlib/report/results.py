@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from ftlib.report import comparison, curves, diagnostics, matrices, words
 from ftlib.report.models import Model, chosen, reference
 from ftlib.report.palette import shade
@@ -17,6 +15,8 @@ WIDE, NARROW = 860.0, 372.0
 
 Section = dict[str, Any]
 
+NO_FIGURES = {"support": None, "precision": None, "recall": None, "f1": None}
+
 
 def leaderboard(story: Story, found: list[Model]) -> Section:
     """Return every model with its figures, and where its dot and whiskers lie."""
@@ -24,13 +24,16 @@ def leaderboard(story: Story, found: list[Model]) -> Section:
     ends = [end for m in found for end in m.interval or ()]
     scale = comparison.whiskers([v for v in [*tests, *ends] if v is not None])
     best = reference(found)
-    line = best.value("test", story.metric) if best else None
+    line = best.value("test", story.metric) if best and len(found) > 1 else None
     return {
         "ticks": scale.ticks,
         "line": None if line is None else scale.at(line),
         "reference": best.name if best else "",
         "metric": words.metric_name(story.metric),
         "coverage": story.coverage,
+        "leader": _passed_over(story, found),
+        "higher": story.evaluation.get("higher_is_better", True),
+        "gained": any(m.gain is not None for m in found),
         "fused": any(m.kind != "member" for m in found),
         "baseline": next((m.name for m in found if m.kind == "baseline"), ""),
         "tested": any(m.p_member is not None for m in found),
@@ -38,6 +41,15 @@ def leaderboard(story: Story, found: list[Model]) -> Section:
         "costed": any(m.cost is not None for m in found),
         "rows": [_leaderboard_row(m, story, scale) for m in found],
     }
+
+
+def _passed_over(story: Story, found: list[Model]) -> str:
+    """Return who was ahead of the chosen model on validation, by too little to count."""
+    sign = 1 if story.evaluation.get("higher_is_better", True) else -1
+    values = [(sign * v, m) for m in found if (v := m.value("validation", story.metric)) is not None]
+    first = max(values, key=lambda pair: pair[0], default=None)
+    own = chosen(found).value("validation", story.metric)
+    return first[1].name if first and own is not None and first[0] > sign * own else ""
 
 
 def _leaderboard_row(model: Model, story: Story, scale: comparison.Whiskers) -> Section:
@@ -69,7 +81,7 @@ def gain_and_cost(story: Story, found: list[Model]) -> Section | None:
     """Return the scatter of gain against cost, and how fusions weigh the members; only where there are fusions."""
     best = reference(found)
     points = [
-        comparison.Point(m.name, m.kind, m.chosen, m.cost, 0.0 if m.reference else m.gain, m.gain_interval)
+        comparison.Point(m.name, m.kind, m.chosen, m.cost, m.gain or 0.0, m.gain_interval)
         for m in found
         if m.cost and (m.reference or m.gain is not None)
     ]
@@ -109,12 +121,19 @@ def learning(story: Story, found: list[Model]) -> Section | None:
         {
             "name": course.name,
             "detail": details[course.name],
-            "chart": curves.learning_curve(course, [c for c in courses if c is not course], metric=metric, bounds=bounds),
+            "chart": curves.learning_curve(
+                course, [c for c in courses if c is not course], metric=metric, bounds=bounds
+            ),
         }
         for course in courses
     ]
     rising = [c.name for c in courses if len(c.metric) > 1 and c.best and c.best[0] == c.metric[-1][0]]
-    return {"cards": cards, "metric": words.metric_name(metric), "rising": words.listed(rising, 6), "many": len(rising) > 1}
+    return {
+        "cards": cards,
+        "metric": words.metric_name(metric),
+        "rising": words.listed(rising, 6),
+        "many": len(rising) > 1,
+    }
 
 
 def _followed_metric(story: Story) -> str:
@@ -145,9 +164,11 @@ def _matrix(story: Story, matrix: Any, best: str) -> Section:
     return {
         "kind": "matrix",
         "name": best,
-        "charts": charts if len(story.labels) <= 8 else charts[:1],
+        "charts": charts if len(story.labels) <= 12 else charts[:1],
         "unnamed": len(story.labels) > matrices.MOST_NAMED,
-        "mistakes": matrices.frequent_mistakes(story.labels, counts, 15 if len(story.labels) > matrices.MOST_NAMED else 8),
+        "mistakes": matrices.frequent_mistakes(
+            story.labels, counts, 15 if len(story.labels) > matrices.MOST_NAMED else 8
+        ),
         "right": sum(counts[i][i] for i in range(len(counts))),
         "total": total,
     }
@@ -192,14 +213,23 @@ def per_label(story: Story, found: list[Model]) -> Section | None:
         return None
     compared = other if other is not best else None
     rows = [
-        {"label": str(label), **figures, "other": (compared.per_label.get(label) or {}).get("f1") if compared else None}
+        {
+            "label": str(label),
+            **NO_FIGURES,
+            **figures,
+            "other": (compared.per_label.get(label) or {}).get("f1") if compared else None,
+        }
         for label, figures in best.per_label.items()
     ]
     seen = [r for r in rows if r.get("support")]
-    weakest = min(seen or rows, key=lambda r: (r["f1"], r["label"]))
+    weakest = min(seen or rows, key=_by_f1)
     if len(rows) > 12:
-        rows.sort(key=lambda r: (r["f1"], r["label"]))
+        rows.sort(key=_by_f1)
     return {"name": best.name, "other": compared.name if compared else "", "rows": rows, "weakest": weakest}
+
+
+def _by_f1(row: Section) -> tuple[float, str]:
+    return row["f1"] or 0.0, row["label"]
 
 
 def reliability(story: Story, found: list[Model]) -> Section | None:
@@ -216,7 +246,12 @@ def reliability(story: Story, found: list[Model]) -> Section | None:
         }
         for m in shown
     ]
-    return {"cards": cards, "first": shown[0].name, "excess": _excess(bins[shown[0].name]), "multi": story.target == "multi_label"}
+    return {
+        "cards": cards,
+        "first": shown[0].name,
+        "excess": _excess(bins[shown[0].name]),
+        "multi": story.target == "multi_label",
+    }
 
 
 def _excess(bins: Sequence[Mapping[str, float]]) -> float:
@@ -240,6 +275,7 @@ def disagreement(story: Story) -> Section | None:
         "most": max(pairs),
         "least": min(pairs),
         "pairs": len(pairs),
+        "target": story.target,
         "shares": _shares(found),
         **{key: found.get(key) for key in ("all_agree", "all_agree_and_right", "some_right")},
     }
@@ -258,5 +294,3 @@ def _shares(found: Mapping[str, Any]) -> list[tuple[str, str, float]]:
         ("agree-wrong", "all agree and are wrong", wrong),
     ]
     return [part for part in parts if part[2] > 0]
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ftlib.report import words
 from ftlib.report.page import environment
 
 BEGIN, END = "<!--run-->", "<!--/run-->"
@@ -26,16 +27,13 @@ def with_run(html: str, facts: Mapping[str, Any]) -> str:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         return html
-    steps = list(facts.get("steps") or ())
-    states = [step.get("state") for step in steps]
     block = (
         environment()
         .get_template("run")
         .render(
-            facts=_Known(facts),
-            steps=[{"name": s.get("name", ""), "state": s.get("state", ""), "seconds": s.get("seconds")} for s in steps],
-            computed=states.count("computed"),
-            cached=states.count("cached"),
+            name=facts.get("run"),
+            sentence=_sentence(facts),
+            steps=[{key: step.get(key) for key in ("name", "state", "seconds")} for step in facts.get("steps") or ()],
             links=_links(facts),
             members=_members(facts),
         )
@@ -43,16 +41,25 @@ def with_run(html: str, facts: Mapping[str, Any]) -> str:
     return f"{head}{BEGIN}{block if facts else ''}{END}{tail}"
 
 
-class _Known(dict[str, Any]):
-    """Facts of which any may be missing: a missing one is None."""
-
-    def __missing__(self, key: str) -> None:
-        return None
+def _sentence(facts: Mapping[str, Any]) -> str:
+    """Return when the run was, how long it took and what it used, as far as that is known."""
+    states = [step.get("state") for step in facts.get("steps") or ()]
+    computed, cached = states.count("computed"), states.count("cached")
+    seconds, used = facts.get("seconds"), facts.get("energy_kwh")
+    carbon = f" and {words.mass(facts['co2_kg'])} of CO₂" if facts.get("co2_kg") is not None else ""
+    parts = [
+        str(facts["created"]) if facts.get("created") else "",
+        f"{words.duration(seconds)} in all" if seconds is not None else "",
+        f"{words.counted(computed, 'step')} computed, {words.count(cached)} cached" if states else "",
+        f"about {words.energy(used)}{carbon}" if used is not None else "",
+    ]
+    told = "; ".join(filter(None, parts))
+    return f"{told}." if told else ""
 
 
 def _links(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     named = (("Prefect run", facts.get("flow_run_url")), ("MLflow run", facts.get("mlflow_run_url")))
-    return [(words, str(url)) for words, url in named if _is_web(url)]
+    return [(label, str(url)) for label, url in named if _is_web(url)]
 
 
 def _members(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

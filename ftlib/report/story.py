@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ftlib.report.words import SPACE
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -56,4 +58,4 @@ class Story:
     @property
     def coverage(self) -> str:
         """Return how much the intervals cover, such as "95 %"."""
-        return f"{self.evaluation.get('confidence', 0.95) * 100:g} %"
+        return f"{self.evaluation.get('confidence', 0.95) * 100:g}{SPACE}%"

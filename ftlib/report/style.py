@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - lines of markup are as long as what they hold
 """The report's style sheet. Colours come from `palette`; sizes are few, and figures align by their digits."""
 
 STYLE = """
@@ -19,6 +20,7 @@ figure{margin:1.4rem 0 0}
 .num{text-align:right;white-space:nowrap}
 .skip{position:absolute;left:-999px}
 .skip:focus{left:1rem;top:1rem;background:var(--raised);padding:.5rem 1rem;z-index:9}
+tr[hidden]{display:none!important}
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 .narrow{display:none}
 
@@ -40,7 +42,7 @@ main>section{padding:2.8rem 0 0;margin:3.2rem 0 0;border-top:1px solid var(--lin
 main>section:first-child{padding-top:0;margin-top:0;border:0}
 section>h2+p{margin-top:.7rem}
 .lead{color:var(--soft)}
-.lead b,.lead strong{color:var(--ink);font-weight:600}
+.lead b,.lead bdi,.finding bdi{color:var(--ink);font-weight:600}
 
 /* headline */
 .eyebrow{font-size:.875rem;color:var(--soft);margin:0 0 1.1rem;max-width:none}
@@ -57,7 +59,7 @@ h1 em{font-style:normal;color:var(--accent)}
 .figures dd{margin:0}
 
 /* tables */
-.scroll{overflow-x:auto;margin:1.3rem -.5rem 0;padding:0 .5rem;scrollbar-width:thin}
+.scroll{position:relative;overflow-x:auto;margin:1.3rem -.5rem 0;padding:0 .5rem;scrollbar-width:thin}
 table{border-collapse:collapse;width:100%;font-size:.875rem;line-height:1.4}
 caption{text-align:left;color:var(--soft);font-size:.8125rem;padding:0 0 .7rem;max-width:68ch}
 th,td{padding:.5rem .6rem;text-align:left;vertical-align:middle;border-bottom:1px solid var(--line);font-weight:400}
@@ -69,7 +71,9 @@ tbody th{font-weight:600;overflow-wrap:anywhere;min-width:6rem}
 tbody tr:last-child>*{border-bottom:0}
 td.best{font-weight:650}
 .sort{font:inherit;color:inherit;background:none;border:0;padding:0;margin:0;cursor:pointer;text-align:inherit;line-height:inherit}
-.sort::after{content:"";display:inline-block;width:.7em;text-align:right}
+.sort{position:relative;white-space:nowrap}
+.sort::after{content:"";position:absolute;left:100%;margin-left:.15em}
+.num .sort::after{left:auto;right:100%;margin:0 .15em 0 0}
 .sort:hover{color:var(--ink)}
 [aria-sort=ascending] .sort::after{content:"↑"}
 [aria-sort=descending] .sort::after{content:"↓"}
@@ -95,8 +99,8 @@ td.best{font-weight:650}
 .track i{position:absolute;display:block}
 .track .tick{top:0;bottom:0;width:1px;background:var(--line)}
 .track .line{top:0;bottom:0;width:0;border-left:1px dashed var(--edge)}
-.track .bar{top:calc(50% - .75px);height:1.5px;background:var(--edge)}
-.track .bar::before,.track .bar::after{content:"";position:absolute;top:-3px;height:7.5px;width:1.5px;background:inherit}
+.track .bar{top:calc(50% - 1px);height:2px;background:var(--edge)}
+.track .bar::before,.track .bar::after{content:"";position:absolute;top:-3px;height:8px;width:2px;background:inherit}
 .track .bar::after{right:0}
 .chosen .track .bar{background:var(--accent)}
 .track svg{position:absolute;top:calc(50% - 5.5px);margin-left:-5.5px}
@@ -116,7 +120,7 @@ td.best{font-weight:650}
 .chart text{font-size:12px;fill:var(--ink)}
 .chart text.tick{font-size:11px;fill:var(--soft)}
 .chart text.axis-name{font-size:11px;fill:var(--soft)}
-.chart text.name{font-size:12px}
+.chart text.name{font-size:12px;paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 .chart text.chosen{font-weight:650;fill:var(--accent)}
 .chart text.count{font-size:14px;font-weight:600}
 .chart text.share{font-size:11px}
@@ -146,9 +150,11 @@ rect.bar{fill:var(--accent);fill-opacity:.8}
 .cards.third{grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr));gap:2rem 1.6rem}
 .card{min-width:0}
 .card h3{margin:0 0 .8rem;font-size:.9375rem;display:flex;gap:.5rem;align-items:baseline;flex-wrap:wrap}
+.card h3 bdi,.weights th{overflow-wrap:anywhere;min-width:0}
+.weights th{min-width:4.5rem}
 .card h3 span{font-weight:400;color:var(--soft);font-size:.8125rem}
 .pair{display:grid;grid-template-columns:minmax(0,1fr) minmax(15rem,20rem);gap:2.4rem;align-items:start}
-.chart-scroll{overflow-x:auto;scrollbar-width:thin;padding-bottom:.3rem}
+.chart-scroll{position:relative;overflow-x:auto;scrollbar-width:thin;padding-bottom:.3rem}
 .chart-scroll .chart{max-width:none}
 
 /* bars inside tables */
@@ -158,9 +164,9 @@ rect.bar{fill:var(--accent);fill-opacity:.8}
 .stack{display:flex;height:.8rem;min-width:8rem;gap:1px;overflow:hidden;border-radius:2px}
 .stack i{display:block;min-width:0}
 .s-found,.s-agree-right{background:var(--b6)}
-.s-split-right{background:var(--b3)}
-.s-missed,.s-split-wrong{background:var(--o3)}
-.s-false,.s-agree-wrong{background:var(--o6)}
+.s-split-right{background:repeating-linear-gradient(135deg,var(--b6) 0 2px,var(--b2) 2px 5px)}
+.s-missed,.s-agree-wrong{background:var(--o6)}
+.s-false,.s-split-wrong{background:repeating-linear-gradient(135deg,var(--o6) 0 2px,var(--o2) 2px 5px)}
 .stack.tall{height:2.2rem}
 .weights td{text-align:center}
 .weights td span{display:block;padding:.3rem .4rem;border-radius:3px}
@@ -183,12 +189,12 @@ rect.bar{fill:var(--accent);fill-opacity:.8}
 .stairs .note{display:block;font-size:.75rem;font-weight:400;color:var(--soft)}
 .lengths{position:relative;display:block;height:1rem;min-width:9rem}
 .lengths i{position:absolute;top:calc(50% - 1px);height:2px;background:var(--ghost);left:0}
-.lengths i.most{background:var(--accent);height:8px;top:calc(50% - 4px);border-radius:2px;opacity:.55}
+.lengths i.most{background:var(--b4);height:8px;top:calc(50% - 4px);border-radius:2px}
 .lengths u{position:absolute;width:2px;top:1px;bottom:1px;background:var(--ink)}
 
 /* worst errors */
 .errors td{vertical-align:top}
-.errors td{overflow-wrap:anywhere;min-width:6.5rem}
+.errors td{overflow-wrap:anywhere;min-width:7rem}
 .errors .said{width:30%;min-width:11rem}
 .errors .text{min-width:15rem;line-height:1.5}
 .errors details[open] summary .head{display:none}
@@ -207,17 +213,20 @@ rect.bar{fill:var(--accent);fill-opacity:.8}
 .wording+.wording{margin-top:.5rem}
 
 /* parameters and run */
-.facts{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.25rem 1.6rem;margin:1.2rem 0 0;font-size:.875rem}
-.facts dt{color:var(--soft)}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem 1.6rem;margin:1.4rem 0 0;font-size:.875rem;line-height:1.4}
+.facts dt{color:var(--soft);font-size:.75rem}
+.made td,.made th{vertical-align:top}
 .facts dd{margin:0}
 .params{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;font-size:.75rem;line-height:1.55;color:var(--soft)}
 .params span{display:inline-block;margin-right:1rem}
 .params b{font-weight:400;color:var(--ink)}
+.made td:nth-child(2){min-width:13rem}
 details.fold{margin:1.6rem 0 0}
 details.fold>summary{cursor:pointer;color:var(--accent);font-size:.875rem;width:max-content;max-width:100%}
 footer{border-top:1px solid var(--line);margin-top:3.6rem;padding-top:1.6rem;font-size:.8125rem;color:var(--soft)}
 footer h2{font-size:1rem;color:var(--ink);letter-spacing:0;margin:0 0 .6rem}
 footer table{font-size:.8125rem}
+footer>p{margin:1.8rem 0 2.4rem}
 footer .runs{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:0 3rem}
 
 @media (max-width:62rem){
@@ -233,6 +242,7 @@ main{padding-top:2.2rem}
 }
 @media (max-width:44rem){
 .page{padding:0 1rem}
+th,td{padding-left:.35rem;padding-right:.35rem}
 .rail{margin:0 -1rem}
 main>section{padding-top:2.4rem;margin-top:2.6rem}
 .finding{font-size:1.0625rem}
@@ -242,20 +252,19 @@ main>section{padding-top:2.4rem;margin-top:2.6rem}
 .figures>div{padding-right:.6rem}
 .figures .value{font-size:1.6rem}
 .pair{grid-template-columns:minmax(0,1fr);gap:1.6rem}
-.facts{grid-template-columns:1fr;gap:0}
-.facts dd{margin:0 0 .5rem}
+.facts{grid-template-columns:1fr 1fr}
 /* a leaderboard row becomes three lines: name and score, the dot, the small figures */
 .board,.board tbody,.board caption{display:block}
 .board thead{display:block;border-bottom:1px solid var(--edge);padding-bottom:.3rem}
 .board thead tr{display:flex;flex-wrap:wrap;gap:.1rem .9rem}
 .board thead th{border:0;padding:0!important;text-align:left}
 .board thead th.plot{display:block;width:100%;order:9;padding-top:.3rem!important}
-.board tbody tr{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));column-gap:.8rem;padding:.8rem 0 .7rem;border-bottom:1px solid var(--line)}
+.board tbody tr{display:grid;grid-template-columns:repeat(5,minmax(0,1fr));column-gap:.5rem;padding:.8rem 0 .7rem;border-bottom:1px solid var(--line)}
 .board tbody tr.chosen{background:var(--wash);margin:0 -.6rem;padding:.8rem .6rem .7rem}
 .board tbody tr.chosen>*{background:none}
 .board tbody th,.board tbody td{border:0;padding:0!important;text-align:left}
-.board tbody th{grid-column:1/3}
-.board tbody td.score{text-align:right;font-size:1.25rem;font-weight:650;line-height:1.2;grid-column:3;grid-row:1}
+.board tbody th{grid-column:1/5}
+.board tbody td.score{text-align:right;font-size:1.25rem;font-weight:650;line-height:1.2;grid-column:5;grid-row:1}
 .board tbody td.plot{grid-column:1/-1;grid-row:2;width:auto}
 .board .track{height:2.1rem}
 .board td[data-label]::before{content:attr(data-label);display:block;font-size:.6875rem;color:var(--soft);line-height:1.3}

@@ -26,7 +26,7 @@ def tag(name: str, *children: Any, **attributes: Any) -> Markup:
     given = {k.rstrip("_").replace("_", "-"): v for k, v in attributes.items() if v is not None}
     inside = "".join(f' {k}="{escape(digits(v) if isinstance(v, float) else v)}"' for k, v in given.items())
     content = Markup("").join(c for c in children if c is not None)
-    return Markup(f"<{name}{inside}>{content}</{name}>")  # noqa: S704 - its parts are escaped above
+    return Markup(f"<{name}{inside}>{content}</{name}>")
 
 
 def chart(width: float, height: float, *children: Any, label: str, class_: str = "") -> Markup:
@@ -112,9 +112,9 @@ class Scale:
         """Return the pixel of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
-    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
+    def ticks(self, count: int = 5, *, whole: bool = False) -> list[tuple[float, str]]:
         """Return (value, label) of about `count` round values within the scale."""
-        return ticks(self.low, self.high, count)
+        return ticks(self.low, self.high, count, whole=whole)
 
 
 def span(values: Iterable[float], *, pad: float = 0.06, least: float = 1e-9) -> tuple[float, float]:
@@ -127,13 +127,16 @@ def span(values: Iterable[float], *, pad: float = 0.06, least: float = 1e-9) -> 
     return low - room, high + room
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[tuple[float, str]]:
-    """Return (value, label) of about `count` round values from low to high."""
+def ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[tuple[float, str]]:
+    """Return (value, label) of about `count` round values from low to high; whole numbers only, for counts."""
     raw = (high - low) / max(count, 1)
     magnitude = 10 ** math.floor(math.log10(raw))
-    step = min((m * magnitude for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
+    steps = [m * magnitude for m in (1, 2, 2.5, 5, 10)]
+    if whole:
+        steps = [s for s in steps if s >= 1 and s == round(s)] or [1]
+    step = min(steps, key=lambda s: abs(s - raw))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) + (1 if f"{step:e}".startswith("2.5") else 0)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) + (step < 10 and f"{step:e}".startswith("2.5"))
     return [(n * step, tick_label(n * step, decimals)) for n in range(first, last + 1)]
 
 
@@ -189,17 +192,25 @@ class Label:
 
 
 def place_labels(
-    points: Sequence[tuple[float, float]], texts: Sequence[str], frame: Box, *, size: float = 12
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    frame: Box,
+    *,
+    size: float = 12,
+    obstacles: Iterable[Box] = (),
 ) -> list[Label]:
     """Return a place for each point's label: near it, inside the frame, on no other point or label if possible.
 
     The first points choose first, so give the ones that matter most first.
     """
-    taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in points]
+    taken: list[Box] = [*obstacles, *((x - 7, y - 7, x + 7, y + 7) for x, y in points)]
     placed = []
     for (x, y), content in zip(points, texts, strict=True):
         width = text_width(content, size)
-        options = [(_overlap(box, taken, frame), rank, label, box) for rank, (label, box) in enumerate(_options(x, y, width, size))]
+        options = [
+            (_overlap(box, taken, frame), rank, label, box)
+            for rank, (label, box) in enumerate(_options(x, y, width, size))
+        ]
         _, _, label, box = min(options, key=lambda o: (o[0], o[1]))
         taken.append(box)
         placed.append(label)
@@ -207,13 +218,16 @@ def place_labels(
 
 
 def _options(x: float, y: float, width: float, size: float) -> Iterator[tuple[Label, Box]]:
-    for distance in (10.0, 22.0, 38.0, 56.0, 76.0):
-        far = distance > 10
-        for dx, dy in ((1, 0), (-1, 0), (0, -1), (0, 1), (0.8, -0.8), (0.8, 0.8), (-0.8, -0.8), (-0.8, 0.8)):
-            anchor = "middle" if dx == 0 else "start" if dx > 0 else "end"
-            at, middle = x + dx * distance, y + dy * (distance + (5 if dx == 0 else 0))
-            left = at - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
-            yield Label(at, middle + size * 0.35, anchor, far), (left, middle - size * 0.6, left + width, middle + size * 0.6)
+    """Give places from the nearest on; before going far to a side, try further up and down, along a whisker."""
+    near = ((1, 0), (-1, 0), (0, -1), (0, 1), (0.8, -0.8), (0.8, 0.8), (-0.8, -0.8), (-0.8, 0.8))
+    upright = [(distance, way) for distance in (17.0, 26.0, 36.0) for way in ((0, -1), (0, 1))]
+    far = [(distance, way) for distance in (22.0, 38.0, 56.0, 76.0) for way in near]
+    for distance, (dx, dy) in [*((10.0, way) for way in near), *upright, *far]:
+        anchor = "middle" if dx == 0 else "start" if dx > 0 else "end"
+        at, middle = x + dx * distance, y + dy * (distance + (5 if dx == 0 else 0))
+        left = at - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+        box = (left, middle - size * 0.6, left + width, middle + size * 0.6)
+        yield Label(at, middle + size * 0.35, anchor, distance > 10), box
 
 
 def _overlap(box: Box, taken: Iterable[Box], frame: Box) -> float:

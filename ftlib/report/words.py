@@ -27,6 +27,9 @@ NAMES = {
     "r2": "R²",
 }
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "hamming_loss", "rmse", "mae"})
+SPACE = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, so that no line ends between them."""
+
 NONE = "–"
 """Shown where there is no number."""
 
@@ -71,11 +74,13 @@ def percent(share: float | None, decimals: int | None = None) -> str:
     if share is None or not math.isfinite(share):
         return NONE
     value = share * 100
-    if 0 < value < 0.05:
-        return "<0.1 %"
+    if 0 < value < (0.5 if decimals == 0 else 0.05):
+        return f"<{'1' if decimals == 0 else '0.1'}{SPACE}%"
+    if 99.95 <= value < 100:
+        return f">99.9{SPACE}%"
     if decimals is None:
         decimals = 1 if value < 10 or 99 < value < 100 else 0
-    return f"{value:.{decimals}f} %".replace(".0 %", " %")
+    return f"{value:.{decimals}f}".removesuffix(".0") + f"{SPACE}%"
 
 
 def count(value: float) -> str:
@@ -85,7 +90,7 @@ def count(value: float) -> str:
 
 def counted(value: float, noun: str, plural: str = "") -> str:
     """Return "1 row", "2 rows", "12,345 rows"."""
-    return f"{count(value)} {noun if value == 1 else plural or noun + 's'}"
+    return f"{count(value)}{SPACE}{noun if value == 1 else plural or noun + 's'}"
 
 
 def times(ratio: float | None) -> str:
@@ -101,20 +106,20 @@ def large(value: float | None) -> str:
         return NONE
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
+            return f"{value / size:.3g}{SPACE}{unit}"
     return f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
     """Return a duration as people say it: 3.2 s, 4 min 10 s, 2 h 5 min."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{SPACE}s"
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole}{SPACE}s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return SPACE.join((str(whole // 60), "min", str(whole % 60), "s"))
+    return SPACE.join((str(whole // 3600), "h", str(whole % 3600 // 60), "min"))
 
 
 def listed(names: Sequence[str], most: int = 0) -> str:
@@ -127,6 +132,12 @@ def listed(names: Sequence[str], most: int = 0) -> str:
 def p_value(p: float | None) -> str:
     """Return a p-value: 0.032, or <0.001."""
     return "<0.001" if p is not None and p < 0.001 else number(p)
+
+
+def p_phrase(p: float) -> str:
+    """Return "p = 0.032" or "p < 0.001"."""
+    text = p_value(p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
 def strength(p: float) -> str:
@@ -160,9 +171,9 @@ def evidence(p: float, *, better: bool) -> str:
 
 def energy(kilowatt_hours: float) -> str:
     """Return an energy: 3.1 Wh, 1.2 kWh."""
-    return f"{kilowatt_hours:.2g} kWh" if kilowatt_hours >= 1 else f"{kilowatt_hours * 1000:.2g} Wh"
+    return f"{kilowatt_hours:.2g}{SPACE}kWh" if kilowatt_hours >= 1 else f"{kilowatt_hours * 1000:.2g}{SPACE}Wh"
 
 
 def mass(kilograms: float) -> str:
     """Return a mass: 1.3 g, 2.4 kg."""
-    return f"{kilograms:.2g} kg" if kilograms >= 1 else f"{kilograms * 1000:.2g} g"
+    return f"{kilograms:.2g}{SPACE}kg" if kilograms >= 1 else f"{kilograms * 1000:.2g}{SPACE}g"

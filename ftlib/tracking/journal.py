@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from ftlib.tracking.store import take
+from ftlib.tracking.store import Lock
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Journal:
         run_ids: Local id -> MLflow run id, as far as the run has been sent.
     """
 
-    def __init__(self, path: Path, lock: IO[str] | None) -> None:
+    def __init__(self, path: Path, lock: Lock | None) -> None:
         self.path = path
         self.id = path.stem
         self._folder = path.parent
@@ -60,6 +60,8 @@ class Journal:
         self.next_line: int | None = None  # the first line not sent yet; None: not known, see the cursor
         self.sent: Any = None  # what `tracking.send` gave last
         self.registered: Any = None
+        self.finished = False
+        self.failed_at = -math.inf  # when sending failed last, monotonic
         self._lock = lock
         self._mutex = threading.Lock()
         self._sending = threading.Lock()
@@ -87,10 +89,10 @@ class Journal:
         """
         name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
         path = home / "journal" / f"{name}.jsonl"
-        lock: IO[str] | None = None
+        lock: Lock | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = take(path.with_suffix(".lock"))
+            lock = Lock.take(path.with_suffix(".lock"))
         except OSError as error:
             logger.warning("%s: %s. This run is not recorded.", path.parent, error.strerror)
         journal = cls(path, lock)
@@ -105,7 +107,7 @@ class Journal:
 
         A run that has not said how it ended was killed: that is added.
         """
-        lock = take(path.with_suffix(".lock"))
+        lock = Lock.take(path.with_suffix(".lock"))
         if lock is None:
             return None
         if not path.exists():  # its owner sent it in full just now
@@ -117,6 +119,7 @@ class Journal:
         if events and not any(e["event"] == "finished" and e["run"] == RUN for e in events):
             journal._seal_torn_line()
             journal._append("finished", RUN, status="KILLED", at=int(path.stat().st_mtime * 1000))
+        journal.finished = True
         return journal
 
     # -- what is recorded --------------------------------------------------------------------------
@@ -217,6 +220,7 @@ class Journal:
 
     def finish(self, child: str | None = None, status: Status = "FINISHED") -> None:
         """Record the end of a child, or of the run; children still open end with their run."""
+        self.finished = self.finished or child in (None, RUN)
         self._append("finished", child or RUN, status=status)
 
     # -- reading and sending -----------------------------------------------------------------------
@@ -241,7 +245,7 @@ class Journal:
     def advance(self, lines: int) -> None:
         """Remember how many lines have been sent."""
         self.next_line = lines
-        self._write_cursor({"lines": lines, "runs": self.run_ids})
+        self._write_cursor({**self._read_cursor(), "lines": lines, "runs": self.run_ids})
 
     def failed(self) -> bool:
         """Count that MLflow answered and refused; set the journal aside, and give True, after `ATTEMPTS`."""

@@ -6,12 +6,14 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from ftlib import state
 from ftlib.errors import CheckpointError, TrackingError, unknown
 from ftlib.files import read_json
 from ftlib.tracking.journal import Event
@@ -122,8 +124,15 @@ def _link(client: MlflowClient, run_id: str, found: ModelVersion) -> None:
     """Show a version that an earlier run made as this run's outcome too."""
     from mlflow.entities import LoggedModelOutput
 
-    if found.model_id:
-        client.log_outputs(run_id, [LoggedModelOutput(found.model_id, step=0)])
+    model_id = _model_id(found)
+    if model_id:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+
+def _model_id(found: ModelVersion) -> str | None:
+    """Return the logged model behind a version: a SQL registry tells it in the source only."""
+    source = found.source or ""
+    return found.model_id or (source.removeprefix("models:/") if source.startswith("models:/m-") else None)
 
 
 # -- a new version -------------------------------------------------------------------------------------
@@ -145,7 +154,7 @@ def _create(client: MlflowClient, experiment: str, folder: Path, event: Event, r
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return client.create_model_version(
-        event["name"], model.artifact_location, run_id, tags, await_creation_for=0, model_id=model.model_id
+        event["name"], f"models:/{model.model_id}", run_id, tags, await_creation_for=0, model_id=model.model_id
     )
 
 
@@ -210,8 +219,7 @@ def signature(problem: Problem) -> ModelSignature:
         *(ColSpec("double", f"score:{label}", required=False) for label in problem.target.labels),
         ColSpec("string", "reason", required=False),
     ]
-    # Not required: a row without text gets its reason instead of an error for the whole request.
-    inputs: list[Any] = [ColSpec("string", column, required=False) for column in problem.text_columns]
+    inputs: list[Any] = [ColSpec("string", column) for column in problem.text_columns]
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
@@ -235,7 +243,7 @@ def _log_metrics(client: MlflowClient, run_id: str, model_id: str, metrics: Mapp
 
 
 def download(uri: str) -> tuple[Path, str | None]:
-    """Return the packed model's folder for ``models:/name@alias``, ``models:/name/3`` or ``runs:/ID``, and its digest.
+    """Return the MLflow model's folder for ``models:/name@alias``, ``models:/name/3`` or ``runs:/ID``, and its digest.
 
     Raises:
         CheckpointError: If there is no such model, version, alias or run; with the near names.
@@ -251,17 +259,29 @@ def download(uri: str) -> tuple[Path, str | None]:
 
 
 def _download(client: MlflowClient, uri: str) -> tuple[Path, str | None]:
-    from mlflow.artifacts import download_artifacts
-
-    model_id = _of_run(client, uri) if uri.startswith("runs:/") else _named(client, uri).model_id
+    model_id = _of_run(client, uri) if uri.startswith("runs:/") else _model_id(_named(client, uri))
     if not model_id:
         raise CheckpointError(f"{uri}: was not registered by ftlib; `mlflow.pyfunc.load_model` opens it.")
     model = client.get_logged_model(model_id)
     parts = urlsplit(model.artifact_location)
     if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path), "artifacts", "model"), model.tags.get(DIGEST)
-    where = f"models:/{model_id}/artifacts/model"
-    return Path(download_artifacts(artifact_uri=where, tracking_uri=client.tracking_uri)), model.tags.get(DIGEST)
+        return Path(unquote(parts.path)), model.tags.get(DIGEST)
+    return _fetched(client, model_id), model.tags.get(DIGEST)
+
+
+def _fetched(client: MlflowClient, model_id: str) -> Path:
+    """Return a server's model, brought here once: a logged model never changes."""
+    from mlflow.artifacts import download_artifacts
+
+    target = state.home() / "mlflow" / "fetched" / model_id
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            uri = f"models:/{model_id}"
+            found = download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=client.tracking_uri)
+            with suppress(FileExistsError):  # another process was quicker
+                Path(found).rename(target)
+    return target
 
 
 def _of_run(client: MlflowClient, uri: str) -> str | None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BUDGET_SECONDS = 60.0
 """How long one `send` may take; what is left is sent by the next."""
 
+PAUSE_SECONDS = 300.0
+"""After a failure, how long a run that goes on is not sent: what a dead server costs has a bound."""
+
 PENDING_SECONDS = 20.0
 """How long sending older runs may hold up a new one."""
 
@@ -61,7 +64,8 @@ def send(journal: Journal, *, ui: str | None = None, budget_seconds: float = BUD
     Args:
         journal: The run's record, finished or not.
         ui: Address of an MLflow page that shows the store, where the tracking URI is not itself one.
-        budget_seconds: What a slow server may cost.
+        budget_seconds: What a slow server may cost. After a failure a run that goes on is left alone for
+            `PAUSE_SECONDS`; a finished one is tried at once.
     """
     return _tolerant(journal, ui, budget_seconds)[0]
 
@@ -95,12 +99,15 @@ def _reopened(path: Path) -> Journal | None:
 
 def _tolerant(journal: Journal, ui: str | None, budget_seconds: float) -> tuple[Sent | None, bool]:
     """Return what was sent, and whether MLflow answered at all."""
+    if not journal.finished and time.monotonic() - journal.failed_at < PAUSE_SECONDS:
+        return None, False
     try:
         with journal.sending() as free:
             return (_send(journal, ui, time.monotonic() + budget_seconds) if free else None), True
     except Exception as error:  # whatever MLflow, its database or its server raise: training goes on
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         answered = not isinstance(error, TrackingError)
+        journal.failed_at = time.monotonic()
         if answered and journal.failed():
             logger.warning("MLflow: %s The run's record is set aside as %s.", reason, journal.path)
         else:
@@ -126,6 +133,7 @@ def _send(journal: Journal, ui: str | None, deadline: float) -> Sent | None:
             sender.send(run, news)
         for event in registrations:
             journal.registered = carry_out(client, experiment, event, journal.run_ids.get(RUN))
+        sender.end({run: news.finished for run, news in told.items() if news.finished})
         journal.advance(num_lines)
     if RUN in told and told[RUN].finished:
         journal.archive()
@@ -226,10 +234,16 @@ class _Sender:
             self.client.log_inputs(run_id, datasets=[_dataset(event) for event in news.data])
         for event in news.files:
             self._file(run_id, event)
-        if news.finished:
-            self.client.set_terminated(run_id, news.finished["status"], news.finished["at"])
-            if run == RUN:
-                self._end_children(news.finished)
+
+    def end(self, finished: dict[str, Event]) -> None:
+        """End the runs that have ended, the parent last; children that have not said how end with it."""
+        parent = finished.pop(RUN, None)
+        if parent is not None:
+            ended = {e["run"] for e in self.journal.read(0)[0] if e["event"] == "finished"}
+            finished |= {run: parent for run in self.journal.run_ids if run not in ended} | {RUN: parent}
+        for run, event in finished.items():
+            if run in self.journal.run_ids:
+                self.client.set_terminated(self.journal.run_ids[run], event["status"], event["at"])
 
     def _create(self, run: str, news: _News) -> str:
         started = news.started or {}
@@ -306,13 +320,6 @@ class _Sender:
             self.client.log_artifact(run_id, str(path), folder)
         else:
             logger.warning("MLflow: %s is gone; its run goes without it.", path)
-
-    def _end_children(self, finished: Event) -> None:
-        """End the children that have not said how they ended: with their run."""
-        events, _ = self.journal.read(0)
-        ended = {e["run"] for e in events if e["event"] == "finished"}
-        for run in sorted(self.journal.run_ids.keys() - ended, key=int):
-            self.client.set_terminated(self.journal.run_ids[run], finished["status"], finished["at"])
 
 
 def _dataset(event: Event) -> DatasetInput:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ftlib import state
@@ -57,7 +57,7 @@ def connected() -> Iterator[tuple[str, MlflowClient]]:
     """
     uri = state.tracking_uri()
     probe(uri)
-    with _quiet(), _exclusive(uri):
+    with _quiet(uri), _exclusive(uri):
         yield uri, _client(uri)
 
 
@@ -162,15 +162,31 @@ def _within(seconds: float, uri: str, ask: Callable[[], None]) -> None:
 # -- one at a time, and without noise ------------------------------------------------------------------
 
 
-def take(path: Path) -> IO[str] | None:
-    """Take a file's lock for as long as the handle is open, or the process lives; None if it is taken."""
-    handle = path.open("a")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
+class Lock:
+    """A file's lock; it ends with `close`, with the object, or with the process, however that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> Lock | None:
+        """Take a file's lock; None where somebody has it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def close(self) -> None:
+        """Let it go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 @contextmanager
@@ -181,18 +197,20 @@ def _exclusive(uri: str) -> Iterator[None]:
     path = state.home() / "mlflow" / "writer.lock"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     deadline = time.monotonic() + WRITER_SECONDS
-    while (lock := take(path)) is None:
+    while (lock := Lock.take(path)) is None:
         if time.monotonic() > deadline:
             raise TrackingError(f"another process has been writing to {uri} for {WRITER_SECONDS:.0f} s.")
         time.sleep(0.05)
-    with lock:
+    with closing(lock):
         yield
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    kept = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
+def _quiet(uri: str) -> Iterator[None]:
+    # The registry makes clients of its own, which look into the environment (and else into the current folder).
+    settings = {**ENVIRONMENT, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
+    kept = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -192,7 +192,7 @@ def test_a_label_that_the_params_do_not_name_is_answered_with_the_near_ones(clas
         ({"labels": ["a", "a"]}, "'a' is given twice"),
         ({"labels": ["a", ""]}, "'' is empty"),
         ({"labels": ["a", " b"]}, "' b' is empty or begins or ends with white space"),
-        ({"labels": ["a"]}, "one label alone leaves nothing to learn"),
+        ({"labels": ["a"]}, "labels: 'a' alone leaves nothing to learn"),
         ({"labels": [True, False]}, "a label was read as true: YAML takes yes, no"),
         ({"threshold": 0.0}, "greater than 0"),
         ({"threshold": 1.0}, "less than 1"),
@@ -202,6 +202,12 @@ def test_a_label_that_the_params_do_not_name_is_answered_with_the_near_ones(clas
 def test_wrong_fields_are_refused_in_words(classifier, fields: dict, line: str):
     with pytest.raises(ValidationError, match=line):
         classifier.model_validate(fields)
+
+
+def test_one_label_that_rows_have_or_have_not_can_be_learned():
+    problem = TextClassification(multi_label=True).bind(("spam",))
+    assert Problem.model_validate(problem.model_dump(mode="json")) == problem
+    assert problem.target.num_outputs == 1
 
 
 def test_ids_stand_for_label_names_in_the_params():

@@ -137,6 +137,12 @@ def test_the_scores_of_mean_logits_are_the_mean_scores(values: np.ndarray):
         assert np.isfinite(target.mean_logits(list(one))).all()
 
 
+def test_mean_logits_of_one_label_are_logarithms_of_probabilities():
+    values = np.random.default_rng(0).normal(size=(3, 4, 3))
+    mean = SingleLabel(THREE).scores(values).mean(axis=0)
+    np.testing.assert_allclose(np.exp(SingleLabel(THREE).mean_logits(list(values))), mean)
+
+
 @given(logits)
 def test_copies_of_one_model_have_its_own_mean(values: np.ndarray):
     for target in TARGETS:

@@ -86,6 +86,15 @@ def test_metrics_of_several_labels_are_scikit_learns():
     )
 
 
+def test_a_lone_label_is_measured_by_itself_not_with_its_absence():
+    target = MultiLabel(("only",))
+    scores, gold = rows(target)
+    measured = target.metrics(scores, gold)
+    for average in ("micro", "macro"):
+        assert measured[f"f1_{average}"] == pytest.approx(sk.f1_score(gold[:, 0], scores[:, 0] >= 0.5))
+        assert measured[f"recall_{average}"] == pytest.approx(sk.recall_score(gold[:, 0], scores[:, 0] >= 0.5))
+
+
 def test_metrics_of_numbers_are_scikit_learns_and_scipys():
     target = Value()
     scores, gold = rows(target)

@@ -11,7 +11,7 @@ from ftlib.data.clean import Cleaning
 from ftlib.packing import pack
 from ftlib.problems.base import Problem
 
-WORDS = "i was charged twice refund the app crashes password forgot my login a b c d e good bad it is".split()
+WORDS = ["i", "was", "charged", "twice", "refund", "the", "app", "crashes", "password", "my", "a", "b", "c", "it", "is"]
 PROBLEMS = {
     "single": {"name": "text_classification", "labels": ["account", "billing", "bug"]},
     "multi": {"name": "text_classification", "labels": ["account", "billing", "bug"], "multi_label": True},

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ftlib.data.sources._files import pick, read_head, read_text, with_unreadable
 from ftlib.errors import DataError
@@ -69,7 +69,7 @@ def read(path: str, dialect: Dialect, wanted: Mapping[str, str]) -> pa.Table:
 
 
 def _first_record(path: str, head: bytes, dialect: Dialect) -> First:
-    quoting = csv.QUOTE_MINIMAL if dialect.quoting == "standard" else csv.QUOTE_NONE
+    quoting: Any = csv.QUOTE_MINIMAL if dialect.quoting == "standard" else csv.QUOTE_NONE
     lines = io.StringIO(head.decode("utf-8", errors="replace"), newline="")
     reader = csv.reader(lines, delimiter=dialect.delimiter, quoting=quoting)
     try:

@@ -90,6 +90,9 @@ def pick(path: str, wanted: Mapping[str, str], available: list[str]) -> None:
     Raises:
         DataError: One line for every column that is missing (with the near names) or there twice.
     """
+    missing = [column for column in wanted.values() if column not in available]
+    if len(available) == 1 and missing and (found := [mark for mark in ";\t,|" if mark in available[0]]):
+        raise DataError(f"{path}: the whole header was read as one column; is the delimiter {found[0]!r}?")
     lines = []
     for name, column in wanted.items():
         if column not in available:
@@ -126,8 +129,6 @@ def _remedy(name: str, available: list[str]) -> str:
         return "It is named by splitting.group_column."
     if available and available == [str(i) for i in range(len(available))]:
         return f"The columns are read as positions, 0 to {len(available) - 1}: set data.columns.{name}."
-    if len(available) == 1 and (found := [mark for mark in (";", "\t", ",", "|") if mark in available[0]]):
-        return f"The whole header was read as one column; is the delimiter {found[0]!r}?"
     return f"Say which one holds the {name}: data.columns.{name}."
 
 

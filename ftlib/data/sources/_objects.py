@@ -24,7 +24,8 @@ def parse_fast(data: bytes) -> pa.Table | None:
         table = arrow_json.read_json(pa.BufferReader(data), read_options=options)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    if any(pa.types.is_temporal(t) for field in table.schema for t in (field.type, getattr(field.type, "value_type", None)) if t):
+    types = [t for field in table.schema for t in (field.type, getattr(field.type, "value_type", None))]
+    if any(t is not None and pa.types.is_temporal(t) for t in types):
         return None  # texts that look like dates
     return table
 

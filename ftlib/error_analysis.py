@@ -1,0 +1,139 @@
+"""Error analysis: what is taken for what, how far confidence can be trusted, where members differ, the worst errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ftlib.measures import right, row_losses
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from ftlib.problems.base import Problem
+    from ftlib.targets import Target
+
+MOST_ERRORS = 200
+"""Rows in the table of errors."""
+
+MOST_POINTS = 1000
+"""Rows of a scatter of gold against predicted values."""
+
+CLOSE = 0.5
+"""Of the gold values' standard deviation: values closer than this count as the same decision."""
+
+
+def confusion(scores: np.ndarray, references: np.ndarray, target: Target) -> Any:
+    """Return what is taken for what: of one label a row, a matrix of counts, a row for each gold label.
+
+    Of several labels a row, label -> [[neither, given wrongly], [missed, found]], counts of rows.
+    """
+    import numpy as np
+
+    predicted = target.predicted(scores)
+    if target.kind == "single_label":
+        size = target.num_outputs
+        return np.bincount(references * size + predicted, minlength=size * size).reshape(size, size).tolist()
+    given, gold = predicted > 0, references > 0
+    found, wrongly, missed = (given & gold).sum(0), (given & ~gold).sum(0), (~given & gold).sum(0)
+    neither = len(gold) - found - wrongly - missed
+    cells = np.stack([neither, wrongly, missed, found], axis=1).reshape(-1, 2, 2).tolist()
+    return dict(zip(target.labels, cells, strict=True))
+
+
+def reliability(scores: np.ndarray, references: np.ndarray, target: Target) -> list[dict[str, float]]:
+    """Return how often answers given with a confidence are right: the bins that hold any, lowest first.
+
+    Of one label a row, the confidence is that in the answer; of several, every label's own probability.
+    """
+    from ftlib.metrics import bins
+
+    if target.kind == "single_label":
+        found = bins(scores.max(1), target.predicted(scores) == references)
+    else:
+        found = bins(scores.ravel(), references.ravel() > 0)
+    return [{"confidence": c, "accuracy": hit, "count": n} for c, hit, n in found]
+
+
+def scatter(scores: np.ndarray, references: np.ndarray) -> list[list[float]]:
+    """Return [gold, predicted] of up to a thousand rows, evenly spaced."""
+    import numpy as np
+
+    chosen = np.unique(np.linspace(0, len(references) - 1, min(MOST_POINTS, len(references))).astype(np.int64))
+    return np.stack([references[chosen].astype(np.float64), scores[chosen, 0]], axis=1).round(6).tolist()
+
+
+def disagreement(scores: Mapping[str, np.ndarray], references: np.ndarray, target: Target) -> dict[str, Any]:
+    """Return how often members decide differently, and what a perfect choice among them would get right.
+
+    Two values are the same decision where they are closer than half the gold values' standard deviation; a set of
+    labels is, where it is wholly the same.
+
+    Returns:
+        names; matrix, the share of rows on which two members differ; all_agree, all_agree_and_right and some_right,
+        shares of rows.
+    """
+    import numpy as np
+
+    answers = [target.predicted(s) for s in scores.values()]
+    reach = CLOSE * float(np.std(references)) if target.kind == "value" else None
+
+    def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return right(one, other) if reach is None else abs(one - other) <= reach
+
+    pairs = [[same(one, other) for other in answers] for one in answers]
+    correct = np.stack([same(answer, references) for answer in answers])
+    agree = np.stack([row for line in pairs for row in line]).all(0)
+    return {
+        "names": list(scores),
+        "matrix": [[float(1 - row.mean()) for row in line] for line in pairs],
+        "all_agree": float(agree.mean()),
+        "all_agree_and_right": float((agree & correct.all(0)).mean()),
+        "some_right": float(correct.any(0).mean()),
+    }
+
+
+def worst_errors(
+    rows: pa.Table, best: np.ndarray, members: Mapping[str, np.ndarray], references: np.ndarray, problem: Problem
+) -> pa.Table:
+    """Return the best model's worst errors, worst first: what it said, how sure it was, what each member said.
+
+    Worst is where the loss is highest: sure of the wrong answer, or furthest off.
+
+    Args:
+        rows: The split's rows: row_id, texts and label.
+        best: The best model's scores, in the order of `rows`.
+        members: Member -> scores.
+        references: Gold answers as `Target.encode` gives them.
+        problem: With its labels filled in.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    target = problem.target
+    losses = row_losses(best, references, target)
+    wrong = losses > 0 if target.kind == "value" else ~right(target.predicted(best), references)
+    worst = np.flatnonzero(wrong)[np.argsort(-losses[wrong], kind="stable")][:MOST_ERRORS]
+    kind = {"single_label": pa.string(), "multi_label": pa.list_(pa.string()), "value": pa.float64()}[target.kind]
+    taken = rows.select(["row_id", *problem.text_columns]).take(pa.array(worst))
+    taken = taken.append_column("gold", rows[problem.label_column].take(pa.array(worst)).cast(kind))
+    taken = taken.append_column("predicted", pa.array(target.decode(best[worst]), kind))
+    taken = taken.append_column("confidence", pa.array(_confidence(best[worst], references[worst], target)))
+    for name, scores in members.items():
+        taken = taken.append_column(f"member:{name}", pa.array(target.decode(scores[worst]), kind))
+    return taken
+
+
+def _confidence(scores: np.ndarray, references: np.ndarray, target: Target) -> pa.Array:
+    """Return the probability given to the wrong answer: the surest wrong one of several labels; null for values."""
+    import numpy as np
+    import pyarrow as pa
+
+    if target.kind == "value":
+        return pa.nulls(len(scores), pa.float64())
+    if target.kind == "single_label":
+        return pa.array(scores.max(1), pa.float64())
+    predicted = target.predicted(scores)
+    sure = np.where(predicted > 0, scores, 1 - scores)
+    return pa.array(np.where(predicted != references, sure, 0).max(1), pa.float64())

@@ -1,0 +1,93 @@
+"""Measure a served model on labelled rows: every metric of its target, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ftlib.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    from ftlib.serving import Served
+    from ftlib.targets import Target
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What measuring gave.
+
+    Attributes:
+        num_rows: Rows that were measured.
+        rejected: Reason -> rows that were not: no usable label, or nothing to answer.
+        metrics: Name -> value, the main metric first.
+        intervals: Name -> 95 % interval; a metric that the resamples leave undefined has none.
+    """
+
+    num_rows: int
+    rejected: dict[str, int]
+    metrics: dict[str, float]
+    intervals: dict[str, list[float]]
+
+
+def measure_model(served: Served, rows: pa.Table, *, seed: int = 0) -> Measured:
+    """Return a model's metrics on labelled rows.
+
+    Args:
+        served: The model.
+        rows: The problem's text columns and its label column, in any form that training reads.
+        seed: For the resamples.
+
+    Raises:
+        DataError: If no row can be measured; the message counts the reasons.
+    """
+    import pyarrow.compute as pc
+
+    problem = served.problem
+    labels, reasons = problem.target.parse(rows[problem.label_column])
+    answers = served.predict(rows.select(list(problem.text_columns)))
+    reasons = pc.coalesce(reasons, _column(answers["reason"]))
+    fine = pc.is_null(reasons)
+    rejected = dict(Counter(reasons.drop_null().to_pylist()).most_common())
+    usable = fine.to_numpy(zero_copy_only=False)
+    if not usable.any():
+        raise DataError(f"no row can be measured: {_told(rejected)}.")
+    scores = _scores(answers[usable], problem.target)
+    metrics, intervals = _with_intervals(scores, problem.target.encode(labels.filter(fine)), problem.target, seed)
+    return Measured(int(usable.sum()), rejected, metrics, intervals)
+
+
+def _column(reasons: pd.Series) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(reasons.tolist(), pa.string())
+
+
+def _told(rejected: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in rejected.items()) or "the file has no rows"
+
+
+def _scores(answers: pd.DataFrame, target: Target) -> np.ndarray:
+    """Return the scores that the answers were decided by, shape (num_rows, num_outputs)."""
+    columns = [f"score:{label}" for label in target.labels] or ["prediction"]
+    scores: np.ndarray = answers[columns].to_numpy(dtype="float64")
+    return scores
+
+
+def _with_intervals(scores: np.ndarray, references: np.ndarray, target: Target, seed: int) -> tuple[Any, Any]:
+    from ftlib.measures import measure
+    from ftlib.statistics import bootstrap, interval
+
+    found = target.metrics(scores, references)
+    metrics = {name: found[name] for name in target.metric_names if name in found}
+    measures = {name: measure(name, scores, references, target) for name in metrics}
+    drawn = bootstrap(measures, len(references), RESAMPLES, seed=seed)
+    intervals = {name: interval(values, CONFIDENCE) for name, values in drawn.items()}
+    return metrics, {name: found for name, found in intervals.items() if found}

@@ -1,0 +1,47 @@
+"""What every use of peft's wrappers needs: keep what ftlib has put on a model while wrapping or merging it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Leave out what peft 0.21 warns of by itself: it asks transformers 5 for an attribute by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
+
+
+def keep_hooks(model: PreTrainedModel, change: Callable[[Any], Any]) -> PreTrainedModel:
+    """Return what `change` makes of a model, its virtual tokens and token layout moved to the outside."""
+    from ftlib.virtual_tokens import attach, attached, detach
+
+    virtual = attached(model)
+    layout = getattr(model, "token_layout", None)
+    detach(model)
+    with known_warnings():
+        changed = change(model)
+    if layout is not None:
+        changed.token_layout = layout
+    if virtual:
+        attach(changed, virtual)
+    return changed
+
+
+def is_prefix(model: PreTrainedModel) -> bool:
+    """Return whether the model is a peft one that cannot be merged into its base."""
+    return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a plain model with the adapter's updates in its weights; a plain or prefixed model as it is."""
+    if not hasattr(model, "peft_config") or is_prefix(model):
+        return model
+    return keep_hooks(model, lambda wrapper: wrapper.merge_and_unload())

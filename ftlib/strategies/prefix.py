@@ -1,0 +1,96 @@
+"""Prefix tuning: learned keys and values that every layer attends to; the model itself stays frozen.
+
+A few thousand weights a task on one shared model. On small encoders and hard tasks it stays behind full
+fine-tuning, and gets nearer as models grow (Liu et al., 2022, tables 2 and 3). It wants a rate of 1e-3 to 1e-2 and
+more epochs. `prefix_projection` (a small network that makes the prefix) steadies it where rows are few.
+
+Li and Liang (2021), "Prefix-Tuning", https://arxiv.org/abs/2101.00190; on encoders, layer by layer as here:
+Liu et al. (2022), "P-Tuning v2", https://arxiv.org/abs/2110.07602.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ftlib.errors import UnsupportedError
+from ftlib.strategies.base import Strategy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ftlib.problems.base import Problem
+
+
+class Prefix(Strategy):
+    """Learned keys and values before every layer's; only they and the head learn."""
+
+    num_virtual_tokens: int = Field(20, ge=1)
+    """Length of the prefix; long inputs lose as many positions."""
+
+    prefix_projection: bool = False
+    """Make the prefix by a small network while training: steadier with few rows, slower."""
+
+    projection_size: int = Field(128, ge=1)
+    """Width of that network's hidden layer."""
+
+    def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
+        """Freeze the model and put peft's prefix before each layer.
+
+        Raises:
+            UnsupportedError: If the model takes no keys and values from outside, has no room for the prefix,
+                or has a prefix already.
+        """
+        from peft import PrefixTuningConfig, get_peft_model
+
+        from ftlib.layers import head_parameters, unwrapped
+        from ftlib.peft_models import keep_hooks
+
+        self._check_model(model, problem)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        config = PrefixTuningConfig(
+            task_type=problem.peft_task_type,
+            num_virtual_tokens=self.num_virtual_tokens,
+            prefix_projection=self.prefix_projection,
+            encoder_hidden_size=self.projection_size,
+        )
+        wrapped = keep_hooks(model, lambda inner: get_peft_model(inner, config))
+        for parameter in head_parameters(wrapped):
+            parameter.requires_grad_(True)
+        unwrapped(wrapped).config.use_cache = False
+        return wrapped
+
+    def _check_model(self, model: PreTrainedModel, problem: Problem) -> None:
+        import inspect
+
+        from ftlib.layers import backbone, head_names
+
+        if hasattr(model, "peft_config"):
+            raise UnsupportedError("prefix cannot start from a checkpoint that has a prefix; start from another stage.")
+        name = type(model).__name__
+        if "past_key_values" not in inspect.signature(backbone(model).forward).parameters:
+            raise UnsupportedError(
+                f"prefix cannot train {name}: it takes no keys and values from outside. "
+                "Choose prompt_tuning or lora, or a BERT-like or RoBERTa-like base model."
+            )
+        unknown_heads = [n for n in head_names(model) if not any(k in n for k in ("classifier", "score"))]
+        if unknown_heads:
+            raise UnsupportedError(f"prefix cannot train the head {', '.join(unknown_heads)} of {name}; choose lora.")
+        room = getattr(model.config, "max_position_embeddings", 1 << 30) - _reserved_positions(model)
+        needed = problem.max_length + self.num_virtual_tokens
+        if needed > room:
+            raise UnsupportedError(
+                f"prefix: max_length {problem.max_length} + num_virtual_tokens {self.num_virtual_tokens} = {needed} "
+                f"tokens, but {name} has {room} positions; lower one of them."
+            )
+
+
+def _reserved_positions(model: PreTrainedModel) -> int:
+    """Return how many positions a RoBERTa-like model keeps for padding: it counts from padding_idx + 1."""
+    from ftlib.layers import backbone
+
+    positions = getattr(getattr(backbone(model), "embeddings", None), "position_embeddings", None)
+    padding = getattr(positions, "padding_idx", None)
+    return 0 if padding is None else padding + 1

@@ -1,0 +1,106 @@
+"""Loading experiments from files, text and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ftlib import loading
+from ftlib.errors import CheckpointError, DataError, ParamsError, UnsupportedError
+from ftlib.loading import check_inputs, load_experiment
+from ftlib.problems.base import Problem
+from ftlib.strategies.base import Strategy
+
+Write = Callable[[str | bytes], Path]
+PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))
+
+
+def test_file_text_and_value_give_the_same_experiment(good: str, params_file: Write):
+    experiment = load_experiment(params_file(good))
+    assert load_experiment(good) == experiment
+    assert load_experiment("p.yaml") == experiment
+    assert load_experiment(experiment.model_dump(mode="json")) == experiment
+
+
+def test_a_value_is_not_changed_by_overrides(good: str):
+    value = load_experiment(good).model_dump(mode="json")
+    assert load_experiment(value, ["stages.lora.strategy.r=9"]).stages[1].strategy.r == 9  # type: ignore[attr-defined]
+    assert value["stages"][1]["strategy"]["r"] == 4
+
+
+def test_problems_of_a_value_have_paths_without_lines(good: str):
+    value = load_experiment(good).model_dump(mode="json")
+    value["seed"] = "x"
+    with pytest.raises(ParamsError, match=r"^params: seed: 'x' is text; expected an integer"):
+        load_experiment(value)
+
+
+def test_labels_that_yaml_1_1_takes_for_booleans_stay_text(good: str):
+    assert load_experiment(good).problem.labels == ("no", "yes")  # type: ignore[attr-defined]
+
+
+def test_a_stage_lays_its_own_training_over_the_shared_one(good: str):
+    lora = load_experiment(good).stage("lora").training
+    assert (lora.learning_rate, lora.num_train_epochs) == (5e-5, 2)
+
+
+def test_a_strategy_that_cannot_do_the_problem_is_told_with_its_line(good: str, params_file: Write, monkeypatch):
+    def refuse(self: Strategy, problem: Problem) -> None:
+        raise UnsupportedError(f"{self.name} cannot train {problem.name}. Choose another strategy.")
+
+    monkeypatch.setattr(Strategy.named("lora"), "check", refuse)
+    with pytest.raises(ParamsError) as caught:
+        load_experiment(params_file(good.replace("C: 2", "C: -2")))
+    assert caught.value.problems[0] == (
+        "p.yaml:19: stages.1.strategy: lora cannot train text_classification. Choose another strategy."
+    )
+    assert caught.value.problems[1].startswith("p.yaml:27: fusions.1.method.C: is -2; expected a number")
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
+def test_every_params_file_of_the_project_loads(path: Path):
+    assert load_experiment(path).name
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
+def test_every_params_file_survives_dump_and_load(path: Path):
+    experiment = load_experiment(path)
+    assert load_experiment(experiment.model_dump(mode="json")) == experiment
+
+
+# -- inputs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: str) -> SimpleNamespace:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/train.tsv").write_text("sentence\tlabel\nfine\tyes\n")
+    Path("data/test.csv").write_text("sentence,label\nfine,yes\n")
+    had: list[str] = []
+    monkeypatch.setattr("ftlib.pretrained.fingerprint", lambda model: had.append(model) or "digest")
+    return SimpleNamespace(text=good.replace("label: 1", "label: label"), had=had)
+
+
+def test_files_columns_and_models_that_are_there_are_fine(inputs: SimpleNamespace):
+    check_inputs(load_experiment(inputs.text))
+    assert inputs.had == ["models/tiny"]
+
+
+def test_every_missing_input_is_told_at_once(inputs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    def nowhere(model: str) -> str:
+        raise CheckpointError(f"base_model {model!r}: there is no such folder.")
+
+    monkeypatch.setattr("ftlib.pretrained.fingerprint", nowhere)
+    Path("data/train.tsv").unlink()
+    Path("data/test.csv").write_text("sentense,label\nfine,yes\n")
+    with pytest.raises(DataError) as caught:
+        loading.check_inputs(load_experiment(inputs.text))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert "data/train.tsv" in lines[0]
+    assert "'sentense'" in lines[1]
+    assert lines[2] == "base_model 'models/tiny': there is no such folder."
