@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -27,8 +27,11 @@ from ftlib.progress import Progress
 PROGRESS_SECONDS = 3.0
 """How often a progress bar moves; a step that is done sooner has none."""
 
-PLOTS = 6
-"""How many of the report's plots are shown."""
+ALIKE = 2
+"""How many of the report's plots of one kind are shown, such as learning curves."""
+
+PAGE_WIDTH, GAP = 908.0, 24.0
+"""The width of the picture that the plots are laid out in, and the space between them."""
 
 logger = logging.getLogger(__name__)
 
@@ -91,15 +94,15 @@ class Board:
         """Show members and fusions as a table, best first."""
         best = summary["best"]
         told = (
-            f"**{best['name']}** is best on validation: {figure(best['test'])} {summary['metric'].replace('_', ' ')} "
-            f"on test, {_interval(best)}. The choice is made on validation; test is read once."
+            f"**{best['name']}** was chosen on validation. On test, read once, it reaches "
+            f"{figure(best['test'])} {summary['metric'].replace('_', ' ')} ({_interval(best)})."
         )
         rows = json.dumps(leaderboard_rows(summary))
         self._try(lambda: self._create("table", "leaderboard", rows, told))
 
     def report(self, summary: Mapping[str, Any], html: str) -> None:
         """Show where the report is, the run in figures, and the report's main plots."""
-        text = "\n\n".join([_headline(summary), *plots_of(html)])
+        text = "\n\n".join(filter(None, [_headline(summary), plots_of(html)]))
         self._try(lambda: self._create("markdown", "report", text, "The report's figures and main plots."))
 
     def link(self, name: str, url: str, text: str, *, task_run_id: UUID | None = None) -> None:
@@ -201,19 +204,65 @@ def _headline(summary: Mapping[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def plots_of(html: str, most: int = PLOTS) -> list[str]:
-    """Return the first plots of a report as Markdown images that need nothing from outside."""
-    styles = "".join(re.findall(r"<style[^>]*>(.*?)</style>", html, re.DOTALL))
-    drawings = [d for d in re.findall(r"<svg\b.*?</svg>", html, re.DOTALL) if "viewBox" in d and len(d) > 1500]
-    return [_image(drawing, styles) for drawing in drawings[:most]]
+def plots_of(html: str) -> str | None:
+    """Return a report's main plots as one Markdown image that needs nothing from outside and follows the theme.
+
+    Args:
+        html: The report: SVG drawings that say in `aria-label` what they show, and one style sheet.
+    """
+    drawings = list(_main_drawings(html))
+    if not drawings:
+        return None
+    style = "".join(re.findall(r"<style[^>]*>(.*?)</style>", html, re.DOTALL)).replace("]]>", "")
+    placed, height = _placed(drawings)
+    image = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{PAGE_WIDTH:g}" height="{height:.0f}" '
+        'style="font-family:system-ui,sans-serif">'
+        f"<style><![CDATA[{style}]]></style>"
+        f'<rect width="100%" height="100%" rx="8" style="fill:var(--paper,#fff)"/>{placed}</svg>'
+    )
+    return f"![The report's main plots](data:image/svg+xml;base64,{base64.b64encode(image.encode()).decode()})"
 
 
-def _image(drawing: str, styles: str) -> str:
-    label = ""
-    with suppress(AttributeError):
-        label = re.search(r'aria-label="([^"]*)"', drawing).group(1)  # type: ignore[union-attr]
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing).groups()  # type: ignore[union-attr]
-    opening = drawing.index(">") + 1
-    sized = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"{drawing[4:opening]}'
-    image = f"{sized}<style><![CDATA[{styles}]]></style>{drawing[opening:]}"
-    return f"![{label}](data:image/svg+xml;base64,{base64.b64encode(image.encode()).decode()})"
+@dataclass(frozen=True)
+class _Drawing:
+    """One plot of a report.
+
+    Attributes:
+        told: Its first sentence.
+        text: Its SVG.
+    """
+
+    told: str
+    width: float
+    height: float
+    text: str
+
+
+def _main_drawings(html: str) -> Iterator[_Drawing]:
+    """Yield the plots, at most `ALIKE` that begin with the same words; a plot drawn for two widths once."""
+    seen: dict[str, int] = {}
+    told: set[str] = set()
+    for text in re.findall(r'<svg\b[^>]*role="img".*?</svg>', html, re.DOTALL):
+        label = re.search(r'aria-label="([^"]*)"', text)
+        size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
+        if label is None or size is None or label[1] in told:
+            continue
+        told.add(label[1])
+        kind = " ".join(label[1].split()[:2])
+        seen[kind] = seen.get(kind, 0) + 1
+        if seen[kind] <= ALIKE:
+            yield _Drawing(label[1].split(". ")[0].rstrip(".:"), float(size[1]), float(size[2]), text)
+
+
+def _placed(drawings: list[_Drawing]) -> tuple[str, float]:
+    """Return the plots side by side where they fit, with their captions, and the height that they take."""
+    parts, x, y, row = [], GAP, GAP, 0.0
+    for drawing in drawings:
+        if x > GAP and x + drawing.width > PAGE_WIDTH - GAP:
+            x, y, row = GAP, y + row + GAP, 0.0
+        style = "font-size:13px;font-weight:600;fill:var(--ink,#111)"
+        caption = f'<text x="{x:g}" y="{y + 14:g}" style="{style}">{drawing.told}</text>'
+        parts += [caption, re.sub("^<svg", f'<svg x="{x:g}" y="{y + 24:g}"', drawing.text)]
+        x, row = x + drawing.width + GAP, max(row, drawing.height + 24)
+    return "".join(parts), y + row + GAP

@@ -100,7 +100,7 @@ def _results(e: Experiment) -> Iterator[Step]:
         experiment=e.name,
         problem=e.problem,
         evaluation=e.evaluation,
-        members=tuple(MemberCard(name=m.name, strategy=m.strategy.name, start_from=m.start_from) for m in members),
+        members=tuple(_card(m) for m in members),
         fusions=tuple(FusionCard(name=name, method=fusion) for name, fusion in fusions(e).items()),
         seed=e.seed_of("evaluate"),
     )
@@ -111,6 +111,16 @@ def _results(e: Experiment) -> Iterator[Step]:
         cleaning=e.cleaning,
         members=tuple(m.name for m in members),
         fusions=fusions(e),
+    )
+
+
+def _card(stage: Stage) -> MemberCard:
+    told = {"learning_rate", "num_train_epochs", "batch_size"}
+    return MemberCard(
+        name=stage.name,
+        strategy=stage.strategy.model_dump(mode="json"),
+        start_from=stage.start_from,
+        training=stage.training.model_dump(mode="json", include=told),
     )
 
 

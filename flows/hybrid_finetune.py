@@ -93,12 +93,16 @@ Overrides = Annotated[
 
 def _flow_run_name() -> str:
     given, context = handed.get(), FlowRunContext.get()
-    params = context.parameters["params"] if context and context.parameters else ""
-    if given:
-        name = given.experiment.name
-    else:
-        name = params.get("name", "experiment") if isinstance(params, dict) else Path(params).stem
+    parameters = (context.parameters if context else None) or {}
+    name = given.experiment.name if given else _name_in(parameters.get("params", ""), parameters.get("overrides", []))
     return f"{name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+
+
+def _name_in(params: str | dict[str, Any], overrides: list[str]) -> str:
+    try:
+        return load_experiment(params, overrides).name
+    except FtlibError:  # the flow itself tells what is wrong
+        return "experiment" if isinstance(params, dict) else Path(params).stem
 
 
 @flow(name="hybrid_finetune", flow_run_name=_flow_run_name, persist_result=False)

@@ -6,8 +6,10 @@ plain line. All of it goes to stderr: stdout holds results only.
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -58,9 +60,12 @@ class Display:
 
     Args:
         steps: The names of all steps, in order.
+        batch_sizes: Step -> rows that one unit of its progress stands for, where it counts batches.
     """
 
-    def __init__(self, steps: Sequence[str]) -> None:
+    def __init__(self, steps: Sequence[str], batch_sizes: Mapping[str, int] | None = None) -> None:
+        self.batch_sizes = batch_sizes or {}
+        self.stopped = False
         self.waiting = list(steps)
         self.num_steps = len(self.waiting)
         self.num_done = 0
@@ -72,6 +77,9 @@ class Display:
         self.live = Live(self, console=self.console, refresh_per_second=8, transient=True) if terminal else None
 
     def __enter__(self) -> Self:
+        self._before = (signal.getsignal(signal.SIGINT), sys.unraisablehook)
+        signal.signal(signal.SIGINT, self._stop)
+        sys.unraisablehook = self._unraisable
         if self.live:
             self.live.start()
         return self
@@ -81,17 +89,36 @@ class Display:
     ) -> None:
         if self.live:
             self.live.stop()
+        signal.signal(signal.SIGINT, self._before[0])
+        sys.unraisablehook = self._before[1]
+
+    # -- Ctrl-C ------------------------------------------------------------------------------------
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+        raise KeyboardInterrupt
+
+    def _unraisable(self, failure: Any) -> None:
+        """Keep still when Ctrl-C came inside a finalizer, where Python loses it: the next progress stops the run."""
+        if not issubclass(failure.exc_type, KeyboardInterrupt):
+            self._before[1](failure)
+
+    def _stop_now(self) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
 
     # -- what the run tells --------------------------------------------------------------------------
 
     def begin(self, step: str) -> None:
         """A step begins."""
+        self._stop_now()
         if step in self.waiting:
             self.waiting.remove(step)
         self.running[step] = _Running(step)
 
     def progress(self, event: Progress) -> None:
         """A step has come further."""
+        self._stop_now()
         only = next(iter(self.running.values())) if len(self.running) == 1 else None
         held = self.running.get(event.step, only)
         if held is not None:
@@ -110,7 +137,8 @@ class Display:
     def failed(self, step: str) -> None:
         """A step has failed; the error itself is told by the command line."""
         self.running.pop(step, None)
-        self._print(Text.assemble(("✗ ", "red"), f"{step:<{NAME_WIDTH}} ", ("failed", "red")))
+        word = "stopped" if self.stopped else "failed"
+        self._print(Text.assemble(("✗ ", "red"), f"{step:<{NAME_WIDTH}} ", (word, "red")))
 
     def _print(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True)
@@ -124,7 +152,9 @@ class Display:
         rows.add_column(min_width=BAR_WIDTH)
         rows.add_column(no_wrap=True, ratio=1)
         for step in tuple(self.running.values()):
-            rows.add_row(self.spinner, Text(step.name, style="bold"), _bar(step), _details(step))
+            rows.add_row(
+                self.spinner, Text(step.name, style="bold"), _bar(step), _details(step, self.batch_sizes.get(step.name))
+            )
         return Group(rows, self._footer())
 
     def _footer(self) -> Text:
@@ -154,19 +184,18 @@ def _bar(step: _Running) -> Any:
     return ProgressBar(total=step.event.total, completed=step.event.done, width=BAR_WIDTH)
 
 
-def _details(step: _Running) -> Text:
+def _details(step: _Running, batch_size: int | None) -> Text:
     """Return how far, how well, how fast and how long still."""
     event = step.event
     if event is None:
         return Text(seconds(time.monotonic() - step.started), style="dim")
-    remaining, speed, rate = step.remaining(), event.metrics.get("rows_per_second"), step.rate()
+    remaining, rate = step.remaining(), step.rate()
     parts = [f"{event.done:,.0f}/{event.total:,.0f} {event.unit}"]
     parts += [f"{seconds(remaining)} left"] if remaining is not None and event.done < event.total else []
     parts.append(_figures(event.metrics))
-    if speed is not None:
-        parts.append(f"{speed:,.0f} rows/s")
-    elif rate is not None:
-        parts.append(f"{rate:,.1f} {event.unit}/s" if rate < 10 else f"{rate:,.0f} {event.unit}/s")
+    if rate is not None:
+        speed, unit = (rate * batch_size, "rows") if batch_size else (rate, event.unit)
+        parts.append(f"{speed:,.1f} {unit}/s" if speed < 10 else f"{speed:,.0f} {unit}/s")
     return Text("  ".join(part for part in parts if part))
 
 

@@ -37,6 +37,8 @@ MLFLOW_PORT = 5000
 WORK_POOL = "ftlib"
 START_SECONDS = 180.0
 STOP_SECONDS = 15.0
+CLOCK_SECONDS = 60.0
+"""By how much a process's start may seem to move: the clock may have been set since."""
 
 Name = Literal["prefect", "mlflow", "worker"]
 ORDER: tuple[Name, ...] = ("prefect", "mlflow", "worker")
@@ -267,11 +269,16 @@ def worker_name() -> str:
     return f"ftlib-{platform.node() or 'local'}"
 
 
+_background: list[subprocess.Popen[bytes]] = []
+"""Held, because Python warns of a process that is forgotten while it runs; ours are meant to outlive this one."""
+
+
 def _start(name: Name, command: list[str], url: str, settings: dict[str, str]) -> Server:
     import psutil
 
     log = _log(name)
     process = _spawn(command, log, settings, stdin=subprocess.DEVNULL)
+    _background.append(process)
     return Server(name, process.pid, tuple(command), psutil.Process(process.pid).create_time(), url, str(log))
 
 
@@ -362,8 +369,9 @@ def _is_alive(server: Server) -> bool:
 
     try:
         process = psutil.Process(server.pid)
-        same = tuple(process.cmdline()) == server.command and abs(process.create_time() - server.started) < 60
-        return same and process.status() != psutil.STATUS_ZOMBIE  # 60: the clock may have been set since
+        command = tuple(process.cmdline())  # empty for a moment after the start
+        same = command in ((), server.command) and abs(process.create_time() - server.started) < CLOCK_SECONDS
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -104,8 +104,9 @@ def rejected(summary: Mapping[str, Any]) -> str:
     reasons = sorted(summary.get("rejected", {}).items(), key=lambda item: -item[1])
     if not reasons:
         return "No row was rejected."
-    listed = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in reasons)
-    return f"Rejected {sum(number for _, number in reasons):,} rows: {listed}."
+    listed = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in reasons[:8])
+    others = f" and {len(reasons) - 8} other reasons" if len(reasons) > 8 else ""
+    return f"Rejected {sum(number for _, number in reasons):,} rows: {listed}{others}."
 
 
 def metrics(values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]) -> Table:

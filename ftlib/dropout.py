@@ -154,6 +154,10 @@ def attend(
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:
         blocked = torch.finfo(scores.dtype).min
-        scores = scores.masked_fill(~attention_mask, blocked) if attention_mask.dtype == torch.bool else scores + attention_mask
+        scores = (
+            scores.masked_fill(~attention_mask, blocked)
+            if attention_mask.dtype == torch.bool
+            else scores + attention_mask
+        )
     probabilities = drop(torch.softmax(scores, -1, dtype=scores.dtype), dropout, masks)
     return (probabilities @ value).transpose(1, 2).contiguous(), None

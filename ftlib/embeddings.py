@@ -23,6 +23,10 @@ class RowEmbedding(nn.Module):
         ids: The rows to train, unique.
     """
 
+    ids: Tensor
+    places: Tensor
+    rest_scale: Tensor
+
     def __init__(self, table: nn.Embedding, ids: Tensor) -> None:
         super().__init__()
         self.table = table.requires_grad_(False)

@@ -149,6 +149,8 @@ def rows_at(wanted: np.ndarray, row_ids: np.ndarray, where: str) -> np.ndarray:
 
 
 def _read_predictions(folder: Path, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
     path = Path(folder) / PREDICTIONS
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; expected a member's predictions there.")
@@ -156,6 +158,11 @@ def _read_predictions(folder: Path, target: Target) -> tuple[np.ndarray, np.ndar
     logits = _matrix(table["logits"])
     if logits.shape[1] != target.num_outputs:
         raise ArtifactError(f"{path} holds {logits.shape[1]} logits a row; expected {target.num_outputs}.")
+    if broken := int((~np.isfinite(logits).all(1)).sum()):
+        raise ArtifactError(
+            f"{path}: {broken:,} of {len(logits):,} rows have logits that are not finite: the member's training "
+            "diverged. Lower its learning_rate."
+        )
     return table["row_id"].to_numpy(), target.scores(logits)
 
 

@@ -1,11 +1,12 @@
 """Evaluation: members and fusions measured alike, the best one chosen on validation, reported on test once.
 
-How the best is chosen. Models are ranked by the metric on validation, where a fusion's scores are out of fold. A
-small validation split cannot tell good models apart by it: accuracy moves in steps of one row. So all that lie within
-one standard error of the leader (of the paired difference, by bootstrap) count as tied, as in the one-standard-error
-rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among them the lowest loss on
-validation wins (log-loss, of values the RMSE), which sees every row's probability. Where even the loss is equal, as for
-a fusion that came down to one member, the cheaper one wins. The test split has no say in any of it.
+How the best is chosen. Models are ranked by the metric on validation, where a fusion's scores are out of fold. Where
+labels are decided, a small validation split cannot tell good models apart by it: accuracy moves in steps of one row.
+So all that lie within one standard error of the leader (of the paired difference, by bootstrap) count as tied, as in
+the one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among
+them the lowest loss on validation wins: log-loss, which sees every row's probability. Measures of values see every row
+as it is, so there the leader wins. Of models that are exactly equal, as a fusion that came down to one member is to
+it, the cheaper one wins. The test split has no say in any of it.
 """
 
 from __future__ import annotations
@@ -244,7 +245,9 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
 
     def is_tied(model: _Model) -> bool:
         behind = values[leader.name] - values[model.name]
-        return behind == 0 or behind <= contest.standard_error(leader.name, model.name)
+        if behind == 0 or target.kind == "value":
+            return behind == 0
+        return behind <= contest.standard_error(leader.name, model.name)
 
     def rank(model: _Model) -> tuple[float, float]:
         loss = value_of(proper_loss(target), model.scores["validation"], results.references["validation"], target)

@@ -133,7 +133,7 @@ def keep_blocks(model: PreTrainedModel, indices: Sequence[int]) -> PreTrainedMod
     for position, block in enumerate(blocks):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = position
+                module.layer_idx = position  # type: ignore[assignment]
     setattr(model.config, field, len(kept))
     return model
 

@@ -60,7 +60,7 @@ def _missing_inputs(experiment: Experiment) -> Iterator[str]:
     from ftlib.pretrained import fingerprint
 
     try:
-        check_columns({**experiment.data.sources}, experiment.source_columns())
+        check_columns({str(k): s for k, s in experiment.data.sources.items()}, experiment.source_columns())
     except DataError as error:
         yield str(error)
     for model in experiment.base_models():

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from ftlib.reading import Rows
     from ftlib.serving import Served
     from ftlib.targets import Target
 
@@ -37,12 +38,12 @@ class Measured:
     intervals: dict[str, list[float]]
 
 
-def measure_model(served: Served, rows: pa.Table, *, seed: int = 0) -> Measured:
+def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     """Return a model's metrics on labelled rows.
 
     Args:
         served: The model.
-        rows: The problem's text columns and its label column, in any form that training reads.
+        rows: With the problem's text columns and its label column, in any form that training reads.
         seed: For the resamples.
 
     Raises:
@@ -51,9 +52,9 @@ def measure_model(served: Served, rows: pa.Table, *, seed: int = 0) -> Measured:
     import pyarrow.compute as pc
 
     problem = served.problem
-    labels, reasons = problem.target.parse(rows[problem.label_column])
-    answers = served.predict(rows.select(list(problem.text_columns)))
-    reasons = pc.coalesce(reasons, _column(answers["reason"]))
+    labels, reasons = problem.target.parse(rows.needed[problem.label_column])
+    answers = served.predict(rows.needed.select(list(problem.text_columns)))
+    reasons = pc.coalesce(rows.unreadable.combine_chunks(), reasons, _column(answers["reason"]))
     fine = pc.is_null(reasons)
     rejected = dict(Counter(reasons.drop_null().to_pylist()).most_common())
     usable = fine.to_numpy(zero_copy_only=False)

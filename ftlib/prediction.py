@@ -38,7 +38,9 @@ class Predicted:
     figures: dict[str, float]
 
 
-def predict(checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", name: str = "predict") -> Predicted:
+def predict(
+    checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", name: str = "predict"
+) -> Predicted:
     """Return a checkpoint's logits on encoded rows.
 
     Args:
@@ -86,7 +88,7 @@ def run(model: nn.Module, rows: Rows, *, precision: Precision = "float32", name:
                 outputs = np.empty((len(rows), *logits.shape[1:]), np.float32)
             outputs[indices] = logits
             told.add(len(indices))
-    return outputs if outputs is not None else np.empty((0, model.config.num_labels), np.float32)  # type: ignore[union-attr]
+    return outputs if outputs is not None else np.empty((0, model.config.num_labels), np.float32)  # type: ignore
 
 
 class _Teller:
@@ -137,5 +139,3 @@ def _aligned(wanted: np.ndarray, teachers: list[Path]) -> Iterator[np.ndarray]:
             raise DataError("a teacher has no predictions for some training rows; run its predict step again.")
         values = table.column("logits").combine_chunks()
         yield values.flatten().to_numpy(zero_copy_only=False).reshape(len(ids), -1)[found]
-
-

@@ -213,7 +213,9 @@ def _cached_commit(repository: str, revision: str | None) -> str | None:
 
 
 def _offline() -> bool:
-    return any(os.environ.get(n, "").lower() in ("1", "true", "yes", "on") for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(
+        os.environ.get(n, "").lower() in ("1", "true", "yes", "on") for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    )
 
 
 def _reason(error: BaseException) -> str:

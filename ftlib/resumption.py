@@ -101,7 +101,7 @@ def export_callbacks(trainer: StageTrainer) -> None:
         name = type(callback).__name__
         state = callback.state()
         collected[name] = state if name not in collected else [*_as_list(collected[name]), state]
-    trainer.state.stateful_callbacks = collected
+    trainer.state.stateful_callbacks = collected  # type: ignore[assignment]
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -51,14 +51,20 @@ def write_rows(table: pa.Table, path: Path | None) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _write_csv(table: pa.Table, handle: IO[bytes], delimiter: str = ",") -> None:
+def _write_csv(table: pa.Table, handle: IO[bytes]) -> None:
     import pyarrow.csv as csv
 
-    csv.write_csv(_flat(table), handle, csv.WriteOptions(delimiter=delimiter))
+    csv.write_csv(_flat(table), handle)
 
 
 def _write_tsv(table: pa.Table, handle: IO[bytes]) -> None:
-    _write_csv(table, handle, "\t")
+    """Write without quotes, as the tsv source reads; tabs and line breaks within a text become spaces."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = (pc.replace_substring_regex(column.cast(pa.string()), r"[\t\r\n]+", " ") for column in _flat(table).columns)
+    lines = pc.binary_join_element_wise(*texts, "\t", null_handling="replace")
+    handle.write("".join(f"{line}\n" for line in ["\t".join(table.column_names), *lines.to_pylist()]).encode())
 
 
 def _flat(table: pa.Table) -> pa.Table:

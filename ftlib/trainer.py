@@ -154,6 +154,9 @@ class StageTrainer(Trainer):
         embedding: The word embeddings, where only some of their rows learn.
     """
 
+    model: Any
+    optimizer: Any
+
     def __init__(
         self, model: nn.Module, rows: Rows, validation: Rows, plan: Plan, embedding: RowEmbedding | None
     ) -> None:

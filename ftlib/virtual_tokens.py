@@ -156,7 +156,7 @@ def with_virtual(tokenizer: PreTrainedTokenizerBase, virtual: VirtualTokens) -> 
     tokenizer = _copy(tokenizer)
     names = [name(i) for i in range(len(virtual.ids))]
     tokenizer.add_tokens([AddedToken(n, special=True, normalized=False) for n in names])
-    given = tuple(tokenizer.convert_tokens_to_ids(names))
+    given = tuple(map(tokenizer.convert_tokens_to_ids, names))
     if given != virtual.ids:
         raise CheckpointError(f"virtual tokens have ids {virtual.ids} in the model but {given} in the tokenizer.")
     _set_template(tokenizer, lambda pieces, kind: _put(pieces, virtual.position, [f"{n}:0" for n in names]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ftlib.artifacts import Draft
 from ftlib.evaluation import Evaluation
@@ -16,8 +17,9 @@ class MemberCard(Section):
     """What the report says of a member, beside its figures."""
 
     name: str
-    strategy: str
+    strategy: dict[str, Any]
     start_from: str
+    training: dict[str, Any]
 
 
 class FusionCard(Section):
@@ -30,7 +32,7 @@ class FusionCard(Section):
 class Evaluate(Step):
     """Measure members and fusions, test them against each other, choose on validation, report on test."""
 
-    libraries = ("numpy", "scipy", "scikit-learn", "matplotlib")
+    libraries = ("numpy", "scipy", "scikit-learn", "jinja2", "markupsafe")
 
     experiment: str
     problem: Problem
@@ -74,5 +76,6 @@ class Evaluate(Step):
             histories={m.name: read_json(inputs[f"checkpoint_{i}"] / "history.json") for i, m in enumerate(self.members)},
             evaluation=result.summary,
             errors=result.errors,
+            settings={"seed": self.seed},
         )
         (draft.folder / "report.html").write_text(render(story), encoding="utf8")

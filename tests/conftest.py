@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import pytest  # noqa: E402
+import pytest
 
 ARCHITECTURES = ("bert", "distilbert", "roberta")
 CORPUS = (
@@ -56,7 +56,15 @@ def tiny_tokenizer(architecture: str = "bert"):
     from transformers import PreTrainedTokenizerFast
 
     if architecture == "roberta":
-        names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+        names = {
+            "bos": "<s>",
+            "cls": "<s>",
+            "eos": "</s>",
+            "sep": "</s>",
+            "unk": "<unk>",
+            "pad": "<pad>",
+            "mask": "<mask>",
+        }
         backend = _byte_level()
     else:
         names = {"cls": "[CLS]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
@@ -65,7 +73,7 @@ def tiny_tokenizer(architecture: str = "bert"):
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_input_names=columns,
-        model_max_length=64,
+        model_max_length=256,
         **{f"{k}_token": v for k, v in names.items()},
     )
 
@@ -77,7 +85,9 @@ def _word_piece():
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False))
+    backend.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    )
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -109,14 +119,14 @@ def _bert(vocab_size: int, pad: int, dropout: float):
     from transformers import BertConfig, BertModel
 
     return BertModel(BertConfig(vocab_size=vocab_size, **_SHAPE, hidden_dropout_prob=dropout,
-                                attention_probs_dropout_prob=dropout, max_position_embeddings=128,
+                                attention_probs_dropout_prob=dropout, max_position_embeddings=256,
                                 initializer_range=_SPREAD, pad_token_id=pad))  # fmt: skip
 
 
 def _distilbert(vocab_size: int, pad: int, dropout: float):
     from transformers import DistilBertConfig, DistilBertModel
 
-    return DistilBertModel(DistilBertConfig(vocab_size=vocab_size, max_position_embeddings=128, n_layers=2, n_heads=4, dim=32, hidden_dim=64,
+    return DistilBertModel(DistilBertConfig(vocab_size=vocab_size, max_position_embeddings=256, n_layers=2, n_heads=4, dim=32, hidden_dim=64,
                                             dropout=dropout, attention_dropout=dropout, seq_classif_dropout=dropout,
                                             initializer_range=_SPREAD, pad_token_id=pad))  # fmt: skip
 
@@ -125,7 +135,7 @@ def _roberta(vocab_size: int, pad: int, dropout: float):
     from transformers import RobertaConfig, RobertaModel
 
     return RobertaModel(RobertaConfig(vocab_size=vocab_size, **_SHAPE, hidden_dropout_prob=dropout,
-                                      attention_probs_dropout_prob=dropout, max_position_embeddings=130,
+                                      attention_probs_dropout_prob=dropout, max_position_embeddings=258,
                                       type_vocab_size=1, initializer_range=_SPREAD, pad_token_id=pad, bos_token_id=0, eos_token_id=2))  # fmt: skip
 
 

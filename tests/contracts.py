@@ -92,7 +92,7 @@ def train_on_examples(
     **settings: Any,
 ) -> Trained:
     """Train a strategy on eight of the problem's examples, save it and open it again."""
-    problem = bound(problem).model_copy(update={"max_length": 32})
+    problem = bound(problem).model_copy(update={"max_length": 96})
     training.set_seed(3)
     checkpoint = checkpoints.load(start, problem)
     before = weights(checkpoint.model)
@@ -135,7 +135,9 @@ def logits(checkpoint: Checkpoint, rows: pa.Table) -> np.ndarray:
 
 def check_reload(trained: Trained) -> None:
     """A saved checkpoint opens to the same logits, and saving it again gives the same bytes."""
-    np.testing.assert_array_equal(logits(trained.result.checkpoint, trained.rows), logits(trained.reloaded, trained.rows))
+    np.testing.assert_array_equal(
+        logits(trained.result.checkpoint, trained.rows), logits(trained.reloaded, trained.rows)
+    )
     again = trained.folder.with_name("again")
     checkpoints.save(trained.reloaded, again)
     first = {p.relative_to(trained.folder): p.read_bytes() for p in trained.folder.rglob("*") if p.is_file()}
@@ -160,7 +162,7 @@ def check_figures(trained: Trained) -> None:
 
 def check_gradients(strategy: Strategy, problem: Problem, start: Path) -> None:
     """A backward pass reaches every parameter that the strategy opens, and no other."""
-    problem = bound(problem).model_copy(update={"max_length": 32})
+    problem = bound(problem).model_copy(update={"max_length": 96})
     training.set_seed(3)
     checkpoint = checkpoints.load(start, problem)
     rows = encoded_rows(problem, checkpoint.tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +13,6 @@ from flows.commands.arguments import Columns, write_json
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-    from ftlib.data.sources.base import Source
 
 Model = Annotated[
     str,
@@ -51,16 +48,21 @@ def predict(
     """
     from flows.show import console
     from ftlib import serving, state
+    from ftlib.reading import mapping_of, open_source, read_rows
     from ftlib.tables import write_rows, writer_of
 
     if output is not None:
         writer_of(output)  # refuses an unknown ending before any work
+    given = open_source(source)
     state.prepare_environment()
     served = serving.load(serving.resolve(model))
-    rows = _read(source, served.problem.text_columns, columns)
-    with console(stderr=True).status(f"predicting {rows.num_rows:,} rows"):
-        answers = served.predict(rows.select(list(served.problem.text_columns)))
-    write_rows(_beside(rows, answers), output)
+    rows = read_rows(given, mapping_of(columns or (), served.problem.text_columns))
+    with console(stderr=True).status(f"predicting {rows.own.num_rows:,} rows"):
+        answers = served.predict(rows.needed)
+        answers["reason"] = [
+            why or reason for why, reason in zip(rows.unreadable.to_pylist(), answers["reason"], strict=True)
+        ]
+    write_rows(_beside(rows.own, answers), output)
     if output is not None:
         typer.echo(_predicted(answers))
         typer.echo(str(output))
@@ -74,42 +76,6 @@ def _predicted(answers: pd.DataFrame) -> str:
         return line
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in without.items())
     return f"{line} {int(without.sum()):,} without a prediction: {reasons}; column `reason` says so."
-
-
-def _read(path: str, needed: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
-    """Read every column of a file, those that the model needs under the model's names."""
-    source = _source(path)
-    mapping = _mapping(columns, needed)
-    own = source.columns()
-    others = {name: name for name in own if name not in mapping.values() and name not in mapping}
-    return source.read({**mapping, **others})
-
-
-def _source(path: str) -> Source:
-    from pydantic import TypeAdapter, ValidationError
-
-    from ftlib.data.sources.base import Source
-    from ftlib.errors import DataError
-
-    try:
-        return TypeAdapter(Source).validate_python(path)
-    except ValidationError as error:
-        raise DataError(error.errors()[0]["msg"]) from None
-
-
-def _mapping(columns: Sequence[str] | None, needed: Sequence[str]) -> dict[str, str]:
-    """Return the model's column -> the file's column."""
-    from ftlib.errors import ParamsError, unknown
-
-    mapping = {name: name for name in needed}
-    for pair in columns or ():
-        name, equals, given = pair.partition("=")
-        if not equals or not given:
-            raise ParamsError(f"--columns {pair}: expected COLUMN=SOURCE, such as --columns {needed[0]}=message.")
-        if name not in mapping:
-            raise ParamsError(f"--columns {pair}: {unknown('column of the model', name, needed)}")
-        mapping[name] = given
-    return mapping
 
 
 def _beside(rows: pa.Table, answers: pd.DataFrame) -> pa.Table:
@@ -136,12 +102,14 @@ def evaluate(
     from flows import show
     from ftlib import serving, state
     from ftlib.measuring import measure_model
+    from ftlib.reading import mapping_of, open_source, read_rows
 
+    given = open_source(source)
     state.prepare_environment()
     served = serving.load(serving.resolve(model))
     problem = served.problem
-    rows = _read(source, (*problem.text_columns, problem.label_column), columns)
-    with show.console(stderr=True).status(f"measuring on {rows.num_rows:,} rows"):
+    rows = read_rows(given, mapping_of(columns or (), (*problem.text_columns, problem.label_column)))
+    with show.console(stderr=True).status(f"measuring on {rows.own.num_rows:,} rows"):
         measured = measure_model(served, rows)
     out = show.console()
     out.print(show.metrics(measured.metrics, measured.intervals))

@@ -102,7 +102,8 @@ def _run(experiment: Experiment, params: Path, overrides: Sequence[str] | None) 
     from flows import graph
     from flows.live import Display
 
-    with Display([step.step_name for step in graph.steps(experiment)]) as display:
+    batch_sizes = {f"train-{stage.name}": stage.training.batch_size for stage in experiment.stages}
+    with Display([step.step_name for step in graph.steps(experiment)], batch_sizes) as display:
         from flows.running import run_experiment
 
         return run_experiment(experiment, source=params, overrides=overrides or (), listener=display)

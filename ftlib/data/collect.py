@@ -55,7 +55,7 @@ def check_columns(sources: Mapping[str, Source], columns: Mapping[str, str]) -> 
     for source in _distinct(sources):
         try:
             if source.quick:
-                pick(source.path or source.name, columns, source.columns())
+                pick(source.path or source.name, columns, source.columns(), source.remedy)
         except DataError as error:
             lines.append(str(error))
     if lines:
@@ -111,7 +111,8 @@ def _plain_type(given: pa.DataType) -> pa.DataType:
     if t.is_dictionary(given):
         return _plain_type(given.value_type)
     if t.is_list(given) or t.is_large_list(given) or t.is_fixed_size_list(given):
-        return list_(_plain_type(given.value_type))
+        inner = given.value_type
+        return string() if t.is_nested(inner) else list_(_plain_type(inner))  # lists of lists: the cast refuses them
     if t.is_integer(given):
         return int64()
     if t.is_floating(given) or t.is_decimal(given):

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ftlib.errors import DataError
+
 if TYPE_CHECKING:
     import ftfy
     import pyarrow as pa
@@ -104,7 +106,12 @@ def repair(texts: pa.Array, cleaning: Cleaning) -> Repaired:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = texts.cast(pa.string())
+    try:
+        texts = texts.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise DataError(
+            f"a text column is of type {texts.type}, expected text; name another in data.columns."
+        ) from None
     nothing = pa.array([False]).take(pa.array([0] * len(texts), pa.int64()))
     unicode, markup, untidy = nothing, nothing, nothing
     if cleaning.fix_unicode:

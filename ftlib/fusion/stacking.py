@@ -13,8 +13,9 @@ under `seen`.
 
 With several labels a row, `decisions: best_f1` (the default) moves all scores alike until the labels given have the
 best expected F1 at the target's threshold: half the best F1 there is (Lipton, Elkan & Naryanaswamy 2014, "Optimal
-Thresholding of Classifiers to Maximize F1 Measure", https://arxiv.org/abs/1402.1892, theorem 1). Members of rare
-labels are too timid at a half. `decisions: calibrated` leaves the scores as probabilities, for a better log-loss.
+Thresholding of Classifiers to Maximize F1 Measure", https://arxiv.org/abs/1402.1892, theorem 1). Rare labels seldom
+reach a half, and no mean of the members mends that: expect most of the gain in F1 to come from here. `decisions:
+calibrated` leaves the scores as probabilities, for a better log-loss.
 
 Copies of one member are not given back as they are: stacking recalibrates them.
 

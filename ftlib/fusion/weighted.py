@@ -1,12 +1,12 @@
 """Weighted averaging: better members count for more.
 
-`weights_from: validation_scores` gives each member a weight in proportion to its skill on the held-out rows: how
-far its metric is from what a constant answer gets, towards a perfect one. One number a member is measured, so it
-needs few rows; members of like quality get nearly equal weights, and one that learned nothing gets none.
-
 `weights_from: optimised` finds the weights, none negative, that minimise the fused log-loss (the squared error of
 values). It sees how members complement each other, not only how good each one is, and may drop a member wholly
-(which then need not run when serving); with under a few hundred rows, prefer validation_scores.
+(which then need not run when serving). There is one number a member to find, so three hundred rows are enough.
+
+`weights_from: validation_scores` gives each member a weight in proportion to its skill on the held-out rows: how
+far its metric is from what a constant answer gets, towards a perfect one. Members of like quality get nearly equal
+weights, and one that learned nothing gets none. For fewer rows still, or weights that can be explained in a sentence.
 
 Sources: Perrone & Cooper (1993), "When Networks Disagree: Ensemble Methods for Hybrid Neural Networks" (weights by
 error); Breiman (1996), "Stacked Regressions", https://doi.org/10.1007/BF00117832 (weights that are not negative).
@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 class Weighted(Fusion):
     """The weighted mean of the members."""
 
-    weights_from: Literal["validation_scores", "optimised"] = "validation_scores"
-    """Each member's skill on the held-out rows, or the weights that minimise the fused loss there."""
+    weights_from: Literal["validation_scores", "optimised"] = "optimised"
+    """The weights that minimise the fused loss on the held-out rows, or each member's skill there."""
 
     space: Literal["scores", "logits"] = "scores"
     """What is averaged: scores (arithmetic mean) or logits (normalised geometric mean)."""

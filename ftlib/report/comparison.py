@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from markupsafe import Markup
@@ -13,6 +14,9 @@ from ftlib.report import svg, words
 
 SIDE = 15.0
 """Pixels between points that are set side by side."""
+
+ROUNDS = 40
+"""Rounds of pushing; a handful settles a dozen points."""
 
 SHAPES = {"member": svg.circle, "fusion": svg.circle, "baseline": svg.diamond}
 
@@ -110,25 +114,22 @@ def _cost_label(power: int) -> str:
 
 
 def _apart(points: Sequence[Point], x: svg.Scale, y: svg.Scale) -> list[float]:
-    """Return each point's place on the cost axis; those that would hide each other are set side by side."""
+    """Return each point's place on the cost axis; those that would hide each other push each other aside."""
     places = [x(math.log2(p.cost)) for p in points]
     order = sorted(range(len(points)), key=lambda i: (places[i], points[i].name))
-    groups: list[list[int]] = []
-    for i in order:
-        near = [g for g in groups if any(_hide(points, places, i, j, y) for j in g)]
-        merged = [j for g in near for j in g] + [i]
-        groups = [g for g in groups if g not in near] + [merged]
-    apart = list(places)
-    for group in groups:
-        middle = sum(places[i] for i in group) / len(group)
-        for rank, i in enumerate(group):
-            apart[i] = middle + (rank - (len(group) - 1) / 2) * SIDE if len(group) > 1 else places[i]
-    return apart
+    heights = [_reach(p, (0.0, y(p.gain)), y) for p in points]
+    pairs = [(i, j) for i, j in combinations(order, 2) if _level(heights[i], heights[j])]
+    for _ in range(ROUNDS):
+        for i, j in pairs:
+            push = (SIDE - (places[j] - places[i])) / 2
+            if push > 0:
+                places[i], places[j] = places[i] - push, places[j] + push
+    return [min(max(place, x.start + 6), x.end - 6) for place in places]
 
 
-def _hide(points: Sequence[Point], places: Sequence[float], i: int, j: int, y: svg.Scale) -> bool:
-    (_, top, _, bottom), (_, above, _, below) = (_reach(points[k], (places[k], y(points[k].gain)), y) for k in (i, j))
-    return abs(places[i] - places[j]) < SIDE - 2 and top < below + 6 and above < bottom + 6
+def _level(one: svg.Box, other: svg.Box) -> bool:
+    """Return whether two whiskers share a height, give or take their marks."""
+    return one[1] < other[3] + 6 and other[1] < one[3] + 6
 
 
 def _reach(point: Point, spot: tuple[float, float], y: svg.Scale) -> svg.Box:

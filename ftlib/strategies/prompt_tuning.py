@@ -56,10 +56,12 @@ class PromptTuning(Strategy):
         new = tuple(range(first, first + self.num_virtual_tokens))
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        size = model.get_input_embeddings().num_embeddings
+        table: Any = model.get_input_embeddings()
+        size = table.num_embeddings
         append_rows(model, new[-1] + 1)
         with torch.no_grad():
-            weight = model.get_input_embeddings().weight
+            table = model.get_input_embeddings()
+            weight = table.weight
             weight[list(new)] = weight[torch.randperm(min(size, next_id))[: len(new)]]
         learn_rows(model, torch.tensor(new))
         for parameter in head_parameters(model):
@@ -97,7 +99,7 @@ class PromptTuning(Strategy):
 
 
 def _layout(model: PreTrainedModel) -> tuple[int, int]:
-    layout = getattr(model, "token_layout", None)
+    layout: Any = getattr(model, "token_layout", None)
     if layout is None:  # a model that checkpoints.load did not open
-        return 1, model.get_input_embeddings().num_embeddings
+        return 1, int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     return layout.num_leading, layout.next_id

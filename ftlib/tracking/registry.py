@@ -6,7 +6,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -277,10 +276,15 @@ def _fetched(client: MlflowClient, model_id: str) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            draft = Path(scratch, "model")
+            draft.mkdir()
             uri = f"models:/{model_id}"
-            found = download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=client.tracking_uri)
-            with suppress(FileExistsError):  # another process was quicker
+            found = download_artifacts(artifact_uri=uri, dst_path=str(draft), tracking_uri=client.tracking_uri)
+            try:
                 Path(found).rename(target)
+            except OSError:
+                if not target.exists():  # else another process was quicker
+                    raise
     return target
 
 

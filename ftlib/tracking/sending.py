@@ -108,6 +108,7 @@ def _tolerant(journal: Journal, ui: str | None, budget_seconds: float) -> tuple[
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         answered = not isinstance(error, TrackingError)
         journal.failed_at = time.monotonic()
+        journal.next_line = None  # what arrived is not known: MLflow itself will say
         if answered and journal.failed():
             logger.warning("MLflow: %s The run's record is set aside as %s.", reason, journal.path)
         else:
@@ -156,8 +157,9 @@ def _resume(client: MlflowClient, journal: Journal) -> int:
     lines = journal.cursor()
     if lines is None:
         return 0
-    journal.run_ids = _runs_of(client, journal.id)
-    return lines if RUN in journal.run_ids else 0
+    found = _runs_of(client, journal.id)
+    journal.run_ids = found if RUN in found else {}
+    return lines if RUN in found else 0
 
 
 def _runs_of(client: MlflowClient, journal_id: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_runs_stand_side_by_side_with_the_settings_that_differ(summary: dict[str
 def display(monkeypatch: pytest.MonkeyPatch) -> live.Display:
     console = Console(file=io.StringIO(), width=120, highlight=False)
     monkeypatch.setattr(live, "console", lambda **_: console)
-    return live.Display(["collect", "train-full", "evaluate", "register"])
+    return live.Display(["collect", "train-full", "evaluate", "register"], {"train-full": 32})
 
 
 def told(display: live.Display) -> list[str]:
@@ -127,7 +128,7 @@ def test_the_running_step_shows_how_far_how_well_and_how_long_still(
     display.begin("train-full")
     display.progress(Progress("train-full", 0, 800, "steps"))
     now[0] += 20
-    display.progress(Progress("train-full", 200, 800, "steps", {"loss": 0.5, "rows_per_second": 320.0}))
+    display.progress(Progress("train-full", 200, 800, "steps", {"loss": 0.5}))
     shown = " ".join(printed(display, 120).split())
     for part in ("train-full", "200/800 steps", "1 min 00 s left", "loss 0.5000", "320 rows/s", "waiting: collect"):
         assert part in shown
@@ -146,3 +147,21 @@ def test_a_terminal_gets_lines_that_change_in_place(monkeypatch: pytest.MonkeyPa
         display.begin("collect")
         display.done("collect", cached=False, took=0.2)
     assert "computed in 0.2 s" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_control_c_that_python_loses_stops_the_run_at_the_next_progress(display: live.Display):
+    class Finalizer:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def run() -> None:
+        with display:
+            display.begin("train-full")
+            Finalizer()
+            display.progress(Progress("train-full", 1, 2, "steps"))
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    display.failed("train-full")
+    assert told(display)[-1].split() == ["✗", "train-full", "stopped"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -128,6 +128,17 @@ def test_a_split_of_which_nothing_is_left_is_named(rows, problem):
         clean(table, problem(), Cleaning())
 
 
+def test_lists_in_place_of_texts_are_refused(rows, problem):
+    table = rows(["a"], ["x"]).set_column(2, "text", pa.array([["a", "b"]]))
+    with pytest.raises(DataError, match=r"a text column is of type list.*expected text"):
+        clean(table, problem(), Cleaning())
+
+
+def test_numbers_in_place_of_texts_are_read_as_such(rows, problem):
+    table = rows(["a", "b"], ["x", "y"]).set_column(2, "text", pa.array([1, 2]))
+    assert clean(table, problem(), Cleaning()).table["text"].to_pylist() == ["1", "2"]
+
+
 def test_cleaning_what_is_clean_changes_nothing(rows, problem):
     table = rows(["a", "b"], ["x", "y"])
     once = clean(table, problem(), Cleaning()).table

@@ -62,6 +62,11 @@ def test_a_column_of_another_kind_is_refused_by_name(tmp_path):
         collect(sources(train=str(tmp_path / "a.parquet")), COLUMNS)
 
 
+def test_lists_of_lists_are_refused_by_name(write):
+    with pytest.raises(DataError, match=r"the column for label is of type list<item: list"):
+        collect(sources(train=write("a.jsonl", '{"text": "a", "label": [[1]]}\n')), COLUMNS)
+
+
 def test_categories_dates_and_bytes_are_read_as_text(tmp_path):
     import datetime
 

@@ -57,7 +57,7 @@ def test_empty_values_are_missing(write, read):
 
 
 def test_a_byte_order_mark_and_any_line_end_are_accepted(write, read):
-    for end in ("\n", "\r\n"):
+    for end in ("\n", "\r\n", "\r"):
         path = write("a.csv", b"\xef\xbb\xbf" + end.join(["text,label", "é,1", "b,2"]).encode())
         assert read(path).to_pydict() == {"text": ["é", "b"], "label": ["1", "2"]}
 
@@ -121,6 +121,7 @@ def test_nul_bytes_pass_for_cleaning_to_remove(write, read):
         (b"text,text,label\na,b,1\n", "the header has 'text' 2 times"),
         (b"txt,label\na,1\n", "unknown column 'text'. Did you mean 'txt'?"),
         (b"text;label\na;1\n", "is the delimiter ';'?"),
+        (b'text,label\n"a,1\nb,2\nc,3\n', "a quote opened in line 2 is never closed"),
         (b'text,label\na,"1\nb,2\nc,3\n', "a quote opened in line 2 is never closed"),
         (b"PK\x03\x04rest of a workbook", "Excel workbook"),
         (b"\x80\x04\x95rest", "pickle"),
@@ -150,6 +151,18 @@ def test_the_offset_of_a_wrong_byte_is_right_beyond_the_first_slice(write, read,
 def test_a_cut_compressed_file_is_called_damaged(write, read):
     with pytest.raises(DataError, match="damaged"):
         read(write("a.csv.gz", gzip.compress(b"text,label\n" + os.urandom(2000).hex().encode())[:300]))
+
+
+def test_a_file_read_as_if_it_had_a_header_is_asked_about_it(write, read):
+    with pytest.raises(DataError, match="set header: false"):
+        read(write("a.csv", "good film,1\nbad film,0\n"))
+
+
+def test_a_first_value_may_be_a_long_document(write, read):
+    path = write("a.csv", "text,label\n" + "x" * 300_000 + ",1\n")
+    assert len(read(path)["text"][0].as_py()) == 300_000
+    source = {"name": "csv", "path": write("b.csv", "x" * 300_000 + ",1\n"), "header": False}
+    assert Source.model_validate(source).columns() == ["0", "1"]
 
 
 def test_a_missing_file_is_answered_with_the_near_names(write, read, tmp_path):

@@ -36,11 +36,11 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def offline(monkeypatch):
-    import httpx
     import huggingface_hub
+    from huggingface_hub.errors import HTTPError
 
     def refuse(*args, **kwargs):
-        raise httpx.ConnectError("no internet")
+        raise HTTPError("no internet")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
     monkeypatch.setattr(datasets, "load_dataset", refuse)

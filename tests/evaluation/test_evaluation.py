@@ -191,6 +191,17 @@ def test_models_that_validation_cannot_tell_apart_are_chosen_by_log_loss(tmp_pat
     assert summary["best_fusion"] is None
 
 
+def test_values_are_told_apart_by_the_metric_alone(tmp_path):
+    """Ranks a little better, though far off in scale: the leader by Spearman wins."""
+    found = folders(tmp_path, "value", noise={"ranks": 1.0, "scale": 1.0}, fusions={})
+    references = read_references(found.splits / "validation.parquet", found.problem)
+    gold = references.values[:, None].astype(float)
+    nearly = gold + 0.1 * np.random.default_rng(0).normal(size=gold.shape)
+    write_predictions(found.members["ranks"]["validation"], references.row_ids, 9 * gold)
+    write_predictions(found.members["scale"]["validation"], references.row_ids, nearly)
+    assert found.evaluate().summary["best"]["name"] == "ranks"
+
+
 def test_of_equal_models_the_cheaper_one_is_chosen(tmp_path):
     found = folders(tmp_path, noise={"dear": 0.5, "cheap": 0.5}, fusions={})
     for split in ("validation", "test"):

@@ -14,7 +14,7 @@ METHODS = (
     {"name": "averaging"},
     {"name": "averaging", "space": "logits"},
     {"name": "weighted"},
-    {"name": "weighted", "weights_from": "optimised"},
+    {"name": "weighted", "weights_from": "validation_scores"},
     {"name": "weighted", "weights_from": "optimised", "space": "logits"},
     {"name": "voting"},
     {"name": "voting", "voting": "soft"},

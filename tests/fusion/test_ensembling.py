@@ -97,6 +97,11 @@ def test_other_outputs_are_an_error(tmp_path):
         read_scores([written(tmp_path / "one", [1], np.zeros((1, 3)))], PROBLEM)
 
 
+def test_logits_that_are_not_finite_are_an_error_that_says_what_happened(tmp_path):
+    with pytest.raises(ArtifactError, match=r"1 of 2 rows.*diverged.*learning_rate"):
+        read_scores([written(tmp_path / "one", [1, 2], [[0, 1], [np.nan, 0]])], PROBLEM)
+
+
 def test_missing_predictions_are_an_error(tmp_path):
     with pytest.raises(ArtifactError, match=r"predictions\.parquet is missing"):
         read_scores([tmp_path], PROBLEM)

@@ -13,6 +13,7 @@ from ftlib.errors import ArtifactError
 from ftlib.files import write_json
 from ftlib.fusion.base import Fusion
 
+FITTED = [m for m in METHODS if m["name"] in ("greedy", "stacking") or m == {"name": "weighted"}]
 every_method = pytest.mark.parametrize("method", METHODS, ids=named)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -103,7 +104,7 @@ def test_a_fusion_of_good_and_useless_members_is_useful(method: dict, kind: str)
     assert fused > np.mean(alone)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m["name"] in ("greedy", "stacking") or len(m) > 2], ids=named)
+@pytest.mark.parametrize("method", FITTED, ids=named)
 @every_kind
 def test_a_fitted_fusion_beats_the_best_member(method: dict, kind: str):
     target, scores, references = simulated(kind, 1600)

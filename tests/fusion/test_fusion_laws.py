@@ -17,7 +17,7 @@ TARGETS = {"single_label": SingleLabel(("a", "b", "c")), "multi_label": MultiLab
 MEANS = (
     {"name": "averaging"},
     {"name": "weighted"},
-    {"name": "weighted", "weights_from": "optimised"},
+    {"name": "weighted", "weights_from": "validation_scores"},
     {"name": "voting", "voting": "soft"},
     {"name": "greedy"},
 )

@@ -19,6 +19,7 @@ from ftlib.measures import value_of
 from ftlib.targets import MultiLabel, SingleLabel, Value
 
 TWO = SingleLabel(("no", "yes"))
+BY_SKILL = {"name": "weighted", "weights_from": "validation_scores"}
 
 
 def fused(method: dict, scores, references, target) -> np.ndarray:
@@ -61,15 +62,14 @@ def test_weights_are_in_proportion_to_skill_over_a_constant_answer():
     right, wrong = np.eye(2)[references], np.eye(2)[1 - references]
     good = np.where(np.arange(10)[:, None] < 8, right, wrong)  # 8 of 10 right: skill (0.8 - 0.6) / 0.4
     scores = np.stack([right, good, wrong])
-    weights = fusion({"name": "weighted"}).fit(scores, references, TWO, seed=0).weights()
+    weights = fusion(BY_SKILL).fit(scores, references, TWO, seed=0).weights()
     np.testing.assert_allclose(weights, [1 / 1.5, 0.5 / 1.5, 0])
 
 
 def test_sharpness_moves_from_the_plain_mean_to_the_best_member():
     target, scores, references = simulated("two labels")
     flat, sharp = (
-        fusion({"name": "weighted", "sharpness": s}).fit(scores, references, target, seed=0).weights()
-        for s in (0.0, 60.0)
+        fusion({**BY_SKILL, "sharpness": s}).fit(scores, references, target, seed=0).weights() for s in (0.0, 60.0)
     )
     np.testing.assert_allclose(flat, [0.25] * 4)
     assert sharp[0] > 0.95
@@ -86,16 +86,14 @@ def test_members_without_skill_count_the_same_and_it_is_said(caplog):
     references = np.array([0, 1, 0, 1])
     scores = np.full((3, 4, 2), 0.5)
     with caplog.at_level(logging.WARNING):
-        assert fusion({"name": "weighted"}).fit(scores, references, TWO, seed=0).weights() == [1 / 3] * 3
+        assert fusion(BY_SKILL).fit(scores, references, TWO, seed=0).weights() == [1 / 3] * 3
     assert "constant answer" in caplog.text
 
 
 def test_optimised_weights_of_values_are_scipys_non_negative_least_squares():
     """With the weights' sum held to one by a heavy row, as is done with nnls."""
     _, scores, references = simulated("value", 500)
-    weights = (
-        fusion({"name": "weighted", "weights_from": "optimised"}).fit(scores, references, Value(), seed=0).weights()
-    )
+    weights = fusion({"name": "weighted"}).fit(scores, references, Value(), seed=0).weights()
     heavy = 1e5
     expected, _ = nnls(
         np.concatenate([scores[..., 0].T, np.full((1, len(scores)), heavy)]),
@@ -108,9 +106,7 @@ def test_optimised_weights_of_values_are_scipys_non_negative_least_squares():
 @pytest.mark.parametrize("kind", ["two labels", "five labels", "multi_label"])
 def test_optimised_weights_are_not_beaten_by_others(kind: str, space: str):
     target, scores, references = simulated(kind, 400)
-    combiner = fusion({"name": "weighted", "weights_from": "optimised", "space": space}).fit(
-        scores, references, target, seed=0
-    )
+    combiner = fusion({"name": "weighted", "space": space}).fit(scores, references, target, seed=0)
     best = value_of("log_loss", combiner(scores), references, target)
     random = np.random.default_rng(0)
     for weights in [*random.dirichlet(np.ones(4), 40), *np.eye(4)]:

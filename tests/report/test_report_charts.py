@@ -138,12 +138,13 @@ def point(name: str, cost: float, gain: float) -> comparison.Point:
     return comparison.Point(name, "fusion", False, cost, gain, (gain - 0.01, gain + 0.01))
 
 
-def test_models_at_one_place_are_set_side_by_side():
-    drawn = comparison.gain_cost(
-        [point(n, 4.0, 0.02) for n in ("a", "b", "c")], metric="accuracy", reference="full", width=800
-    )
-    whiskers = [part.split('x1="')[1].split('"')[0] for part in drawn.split("<line") if 'class="whisker' in part]
-    assert len(set(whiskers)) == 3
+@pytest.mark.parametrize("costs", [(4.0, 4.0, 4.0), (0.9, 0.93, 1.0, 1.0, 1.02), (1.0,)])
+def test_models_at_one_place_are_set_side_by_side(costs: tuple[float, ...]):
+    points = [point(f"m{i}", cost, 0.02) for i, cost in enumerate(costs)]
+    drawn = comparison.gain_cost(points, metric="accuracy", reference="full", width=372)
+    places = sorted(float(p.split('x1="')[1].split('"')[0]) for p in drawn.split("<line") if 'class="whisker' in p)
+    assert len(places) == len(costs)
+    assert all(b - a >= 13 for a, b in itertools.pairwise(places))
 
 
 def test_the_best_step_is_the_marked_one_or_else_the_best_value():

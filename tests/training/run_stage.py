@@ -1,4 +1,4 @@
-"""Trains one tiny stage as a process of its own, so that tests can kill it: START SCRATCH OUT [STRATEGY].
+"""Trains one tiny stage as a process of its own, so that tests can kill it: START SCRATCH OUT.
 
 With FTLIB_TEST_PAUSE it sleeps that many seconds after each step, and every step asks for a checkpoint.
 """
@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from ftlib import checkpoints, progress, training
 from ftlib.files import write_json
 from ftlib.problems.base import Problem
@@ -20,10 +18,8 @@ from ftlib.training import Training
 from tests import contracts
 
 
-def main(start: Path, scratch: Path, out: Path, strategy: str) -> None:
+def main(start: Path, scratch: Path, out: Path, strategy: str = "full", pause: float = 0.0) -> None:
     """Train, save, and write the history."""
-    torch.set_num_threads(1)
-    pause = float(os.environ.get("FTLIB_TEST_PAUSE", "0"))
     problem = contracts.bound(Problem.named("text_classification")())
     training.set_seed(5)
     checkpoint = checkpoints.load(start, problem)
@@ -59,4 +55,4 @@ def main(start: Path, scratch: Path, out: Path, strategy: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), *(sys.argv[4:] or ["full"]))
+    main(*map(Path, sys.argv[1:4]), pause=float(os.environ.get("FTLIB_TEST_PAUSE", "0")))

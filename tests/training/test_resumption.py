@@ -11,20 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from ftlib import progress
+from tests.training import run_stage
+
 ROOT = Path(__file__).parents[2]
 
 
-def command(start: Path, scratch: Path, out: Path, strategy: str) -> list[str]:
-    return [sys.executable, "-m", "tests.training.run_stage", str(start), str(scratch), str(out), strategy]
-
-
-def environment(pause: float = 0.0) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **({"FTLIB_TEST_PAUSE": str(pause)} if pause else {})}
-
-
-def kill_after(steps: int, start: Path, scratch: Path, out: Path, strategy: str) -> None:
-    """Start the stage, wait for a step, kill it."""
-    process = subprocess.Popen(command(start, scratch, out, strategy), cwd=ROOT, env=environment(pause=0.3))
+def kill_after(steps: int, start: Path, scratch: Path, out: Path) -> None:
+    """Train in a process of its own, wait for a step, kill it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.run_stage", str(start), str(scratch), str(out)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FTLIB_TEST_PAUSE": "0.3"},
+    )
     deadline = time.monotonic() + 240
     seen = scratch / "progress.txt"
     while not (seen.exists() and int(seen.read_text() or 0) >= steps):
@@ -34,49 +33,76 @@ def kill_after(steps: int, start: Path, scratch: Path, out: Path, strategy: str)
     assert process.wait() == -signal.SIGKILL
 
 
-def finish(start: Path, scratch: Path, out: Path, strategy: str) -> dict[str, bytes]:
-    subprocess.run(command(start, scratch, out, strategy), cwd=ROOT, env=environment(), check=True, timeout=240)
+def finish(start: Path, scratch: Path, out: Path, strategy: str = "full") -> dict[str, bytes]:
+    run_stage.main(start, scratch, out, strategy)
     return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(steps: int, start: Path, scratch: Path, out: Path, strategy: str = "full") -> None:
+    """Train in this process with a checkpoint at each step, and break off after a step."""
+
+    def watch(event: progress.Progress) -> None:
+        if event.done >= steps:
+            raise Interrupted
+
+    with progress.listen(watch), pytest.raises(Interrupted):
+        run_stage.main(start, scratch, out, strategy, pause=1e-9)
+
+
 @pytest.fixture(scope="module")
-def unbroken(tiny_model, tmp_path_factory):
-    """Return a function that gives the files of an unbroken run of a strategy."""
-    runs: dict[str, dict[str, bytes]] = {}
+def unbroken(tiny_model, tmp_path_factory) -> dict[str, bytes]:
+    """The files of an unbroken run."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    return finish(tiny_model("bert", 0.1), folder / "scratch", folder / "out")
 
-    def files(strategy: str) -> dict[str, bytes]:
-        if strategy not in runs:
-            folder = tmp_path_factory.mktemp(strategy)
-            runs[strategy] = finish(tiny_model("bert", 0.1), folder / "scratch", folder / "out", strategy)
-        return runs[strategy]
 
-    return files
+def newest(scratch: Path) -> Path:
+    return max(scratch.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+
+
+def differing(files: dict[str, bytes], others: dict[str, bytes]) -> list[str]:
+    return sorted(n for n in files.keys() | others.keys() if files.get(n) != others.get(n))
 
 
 def test_a_stage_killed_twice_ends_with_the_same_bytes_as_an_unbroken_one(unbroken, tiny_model, tmp_path):
     start, scratch, out = tiny_model("bert", 0.1), tmp_path / "scratch", tmp_path / "out"
-    kill_after(4, start, scratch, out, "full")
-    kill_after(9, start, scratch, out, "full")
-    assert list(scratch.glob("checkpoint-*"))
-    resumed = finish(start, scratch, out, "full")
-    assert sorted(resumed) == sorted(unbroken("full"))
-    assert [name for name in resumed if resumed[name] != unbroken("full")[name]] == []
+    kill_after(4, start, scratch, out)
+    first = newest(scratch)
+    kill_after(9, start, scratch, out)
+    assert newest(scratch) != first
+    assert differing(finish(start, scratch, out), unbroken) == []
+
+
+def test_a_run_broken_off_in_the_middle_of_an_epoch_goes_on_from_its_checkpoint(unbroken, tiny_model, tmp_path):
+    start, scratch, out = tiny_model("bert", 0.1), tmp_path / "scratch", tmp_path / "out"
+    interrupt_after(13, start, scratch, out)
+    assert newest(scratch).name == "checkpoint-12"
+    assert differing(finish(start, scratch, out), unbroken) == []
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(unbroken, tiny_model, tmp_path):
     start, scratch, out = tiny_model("bert", 0.1), tmp_path / "scratch", tmp_path / "out"
-    kill_after(6, start, scratch, out, "full")
-    newest = max(scratch.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-    weights = newest / "weights.safetensors"
+    interrupt_after(6, start, scratch, out)
+    weights = newest(scratch) / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     (scratch / ".writing-999").mkdir()
-    resumed = finish(start, scratch, out, "full")
-    assert [name for name in resumed if resumed[name] != unbroken("full")[name]] == []
+    assert differing(finish(start, scratch, out), unbroken) == []
     assert not (scratch / ".writing-999").exists()
 
 
 def test_checkpoints_of_other_parameters_are_not_used(unbroken, tiny_model, tmp_path):
     start, scratch, out = tiny_model("bert", 0.1), tmp_path / "scratch", tmp_path / "out"
-    kill_after(4, start, scratch, out, "prompt_tuning")
-    files = finish(start, scratch, out, "full")
-    assert [name for name in files if files[name] != unbroken("full")[name]] == []
+    interrupt_after(4, start, scratch, out, "lora")
+    assert differing(finish(start, scratch, out), unbroken) == []
+
+
+@pytest.mark.parametrize("strategy", ["lora", "prefix", "prompt_tuning"])
+def test_a_strategy_that_wraps_the_model_resumes_as_well(strategy, tiny_model, tmp_path):
+    start = tiny_model("bert", 0.1)
+    whole = finish(start, tmp_path / "scratch-a", tmp_path / "a", strategy)
+    interrupt_after(7, start, tmp_path / "scratch-b", tmp_path / "b", strategy)
+    assert differing(finish(start, tmp_path / "scratch-b", tmp_path / "b", strategy), whole) == []

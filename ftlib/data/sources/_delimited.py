@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 64 << 20
+REMEDY = "Where line 1 is no header, set header: false."
 Quoting = Literal["standard", "none"]
 
 
@@ -59,11 +60,11 @@ def read(path: str, dialect: Dialect, wanted: Mapping[str, str]) -> pa.Table:
     first = _first_record(path, data[: 1 << 20], dialect)
     positions = [str(i) for i in range(len(first.values))]
     names = first.values if dialect.header else positions
-    pick(path, wanted, names)
+    pick(path, wanted, names, REMEDY)
     table, bad = _parse(path, data, dialect, positions, first.num_lines if dialect.header else 0)
     if not len(table) and not bad:
         raise DataError(f"{path}: has a header but no rows.")
-    _check_closed(path, data, dialect, table)
+    _check_closed(path, data, dialect, table, bad)
     chosen = pa.table({name: table[str(names.index(column))] for name, column in wanted.items()})
     return with_unreadable(chosen, bad)
 
@@ -71,6 +72,7 @@ def read(path: str, dialect: Dialect, wanted: Mapping[str, str]) -> pa.Table:
 def _first_record(path: str, head: bytes, dialect: Dialect) -> First:
     quoting: Any = csv.QUOTE_MINIMAL if dialect.quoting == "standard" else csv.QUOTE_NONE
     lines = io.StringIO(head.decode("utf-8", errors="replace"), newline="")
+    csv.field_size_limit(len(head) + 1)  # a first value may be a long document
     reader = csv.reader(lines, delimiter=dialect.delimiter, quoting=quoting)
     try:
         values = next(record for record in reader if record)
@@ -147,23 +149,25 @@ def _find_line(data: bytes, text: bytes, start: int) -> int:
 
 def _end_of_lines(data: bytes, count: int) -> int:
     """Return the offset after the first `count` lines."""
-    at = 0
+    at, end = 0, b"\n" if b"\n" in data else b"\r"
     for _ in range(count):
-        at = data.find(b"\n", at) + 1
+        at = data.find(end, at) + 1
         if at == 0:
             return len(data)
     return at
 
 
-def _check_closed(path: str, data: bytes, dialect: Dialect, table: pa.Table) -> None:
+def _check_closed(path: str, data: bytes, dialect: Dialect, table: pa.Table, bad: list[tuple[str, str]]) -> None:
     """Refuse a file whose last value swallowed the lines after a quote that is opened and never closed."""
-    if dialect.quoting == "none" or not len(table) or data.count(b'"') % 2 == 0:
+    if dialect.quoting == "none" or data.count(b'"') % 2 == 0:
         return
-    last = str(table.column(table.num_columns - 1)[-1].as_py() or "")
-    if "\n" in last:
-        at = data.rfind(last.rstrip("\n").encode()[:200])
-        line = data.count(b"\n", 0, max(at, 0)) + 1
-        raise DataError(f"{path}: a quote opened in line {line:,} is never closed. {_quote_hint()}")
+    ends = [raw for raw, _ in bad[-1:]]
+    ends += [str(table.column(table.num_columns - 1)[-1].as_py() or "")] if len(table) else []
+    for last in ends:
+        at = data.rfind(last.rstrip("\n").encode()[:200]) if "\n" in last.rstrip("\n") else -1
+        if at >= 0:
+            line = data.count(b"\n", 0, at) + 1
+            raise DataError(f"{path}: a quote opened in line {line:,} is never closed. {_quote_hint()}")
 
 
 def _quote_hint() -> str:

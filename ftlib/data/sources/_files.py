@@ -84,8 +84,14 @@ def read_text(path: str) -> bytes:
     return _without_mark(data)
 
 
-def pick(path: str, wanted: Mapping[str, str], available: list[str]) -> None:
+def pick(path: str, wanted: Mapping[str, str], available: list[str], remedy: str = "") -> None:
     """Check that a source has the wanted columns, each once.
+
+    Args:
+        path: What messages call the source.
+        wanted: The problem's column -> the source's column.
+        available: The source's columns.
+        remedy: What else to look at where a column is not found.
 
     Raises:
         DataError: One line for every column that is missing (with the near names) or there twice.
@@ -96,7 +102,8 @@ def pick(path: str, wanted: Mapping[str, str], available: list[str]) -> None:
     lines = []
     for name, column in wanted.items():
         if column not in available:
-            lines.append(f"{path}: {unknown('column', column, available, remedy=_remedy(name, available))}")
+            shown = [found if len(found) <= 60 else f"{found[:57]}..." for found in available]
+            lines.append(f"{path}: {unknown('column', column, shown, remedy=_remedy(name, available, remedy))}")
         elif available.count(column) > 1:
             lines.append(f"{path}: the header has {column!r} {available.count(column)} times; name each column once.")
     if lines:
@@ -124,12 +131,12 @@ def with_unreadable(table: pa.Table, bad: list[tuple[str, str]]) -> pa.Table:
     return pa.concat_tables([good, pa.table({**rest, UNREADABLE: pa.array([why for _, why in bad])})])
 
 
-def _remedy(name: str, available: list[str]) -> str:
+def _remedy(name: str, available: list[str], more: str) -> str:
     if name == "group":
         return "It is named by splitting.group_column."
     if available and available == [str(i) for i in range(len(available))]:
         return f"The columns are read as positions, 0 to {len(available) - 1}: set data.columns.{name}."
-    return f"Say which one holds the {name}: data.columns.{name}."
+    return f"Say which one holds the {name}: data.columns.{name}. {more}"
 
 
 def _some_files(folder: Path) -> str:

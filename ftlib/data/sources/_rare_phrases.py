@@ -1,4 +1,4 @@
-"""What customers write now and then: indirect wordings, each so rare that a model must know the language.
+"""What customers write now and then: indirect wordings and other words, so that a model must know the language.
 
 Written as in `_phrases`.
 """
@@ -127,3 +127,54 @@ RARE: dict[str, tuple[str, ...]] = {
         "What a circus.",
     ),
 }
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "parcel": ("package", "shipment", "box", "consignment"),
+    "order": ("purchase",),
+    "refund": ("reimbursement", "money", "repayment"),
+    "refunded": ("reimbursed", "given back", "returned to me"),
+    "cancel": ("call off", "drop", "terminate", "annul"),
+    "cancelled": ("called off", "terminated", "withdrawn"),
+    "charged": ("billed", "debited"),
+    "charge": ("debit", "deduction"),
+    "invoice": ("bill", "statement"),
+    "receipt": ("proof of purchase", "slip"),
+    "account": ("profile", "user account"),
+    "password": ("passcode", "PIN", "login details"),
+    "log in": ("sign in", "get in", "sign on"),
+    "locked": ("frozen", "suspended", "disabled"),
+    "crashes": ("dies", "quits", "shuts down"),
+    "freezes": ("hangs", "gets stuck"),
+    "website": ("site", "web page", "online shop"),
+    "app": ("application", "mobile app"),
+    "update": ("upgrade", "last release"),
+    "broken": ("smashed", "shattered", "in bits", "kaput"),
+    "damaged": ("dented", "torn", "battered"),
+    "faulty": ("a dud", "not in order"),
+    "missing": ("absent", "not there"),
+    "card": ("credit card", "debit card"),
+    "declined": ("refused", "rejected"),
+    "voucher": ("coupon", "promo code", "discount code"),
+    "pay": ("settle", "check out"),
+    "subscription": ("contract", "membership"),
+    "plan": ("tariff", "package"),
+    "size": ("fit", "measurement"),
+    "address": ("location", "place"),
+    "phone": ("mobile", "cell"),
+    "email": ("mail", "message"),
+    "courier": ("postman", "delivery guy", "carrier"),
+    "delivered": ("brought", "handed over", "dropped off"),
+    "arrived": ("turned up", "come in", "reached me"),
+    "return": ("give back", "bring back", "hand back"),
+    "send back": ("post back", "ship back"),
+    "warranty": ("guarantee",),
+    "manual": ("instructions", "booklet"),
+    "error": ("bug", "failure", "glitch"),
+    "wrong": ("incorrect", "mistaken"),
+    "change": ("alter", "amend", "swap"),
+    "rude": ("impolite", "snappy"),
+    "answer": ("reply", "response"),
+    "money": ("cash", "funds"),
+    "price": ("cost", "rate"),
+}
+"""Other words for the same; the grammar may suffer, as it does."""

@@ -9,7 +9,7 @@ from random import Random
 from typing import TypeVar
 
 from ftlib.data.sources import _phrases as phrases
-from ftlib.data.sources._rare_phrases import RARE
+from ftlib.data.sources._rare_phrases import RARE, SYNONYMS
 
 T = TypeVar("T")
 UNCLEAR_RATIO = 0.1
@@ -18,10 +18,13 @@ ASIDE_RATIO, RESOLVED_RATIO = 0.35, 0.3
 """Requests with a sentence beside the one that matters: on the same matter, or on another that is settled."""
 RARE_RATIO = 0.2
 """Requests in a wording that few others have."""
+SYNONYM_RATIO = 0.35
+"""Words replaced by another of the same meaning, where there is one."""
 
 KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
+_REPLACEABLE = re.compile(rf"\b({'|'.join(sorted(SYNONYMS, key=len, reverse=True))})\b")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Manner:
 
 
 class Writer:
-    """Writes requests, one like no other, all from one seed.
+    """Writes requests as many different customers would, all from one seed.
 
     Args:
         seed: Equal seeds write equal requests.
@@ -138,8 +141,13 @@ class Writer:
                 return f"{self.pick('ABKRX')}{100000 + int(self.random.random() * 900000)}"
             return product if match[1] in ("product", sort) else self.pick(phrases.SLOTS[match[1]])
 
-        text = re.sub(r" +([.,?!])", r"\1", re.sub(r" {2,}", " ", _SLOT.sub(value, text)))
+        text = _SLOT.sub(value, text)
+        text = _REPLACEABLE.sub(lambda match: self._in_other_words(match[1]), text)
+        text = re.sub(r" +([.,?!])", r"\1", re.sub(r" {2,}", " ", text))
         return re.sub(r"\ba ((?:pair of )?[aeio])", r"an \1", text)
+
+    def _in_other_words(self, word: str) -> str:
+        return self.pick(SYNONYMS[word]) if self.chance(SYNONYM_RATIO) else word
 
     def _as_written(self, text: str, manner: Manner) -> str:
         if manner.lower:

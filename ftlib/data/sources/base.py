@@ -34,6 +34,9 @@ class Source(Plugin):
     """Whether `columns` answers at once: no network and no heavy import. Only such sources are asked by
     `ftlib check`; what is wrong with the others shows when the run begins."""
 
+    remedy: ClassVar[str] = ""
+    """What else to look at where a column is not found."""
+
     path: str = ""
     """Where the rows are: a file, relative to the current folder or absolute, or the source's own address."""
 

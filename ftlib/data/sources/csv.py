@@ -12,7 +12,7 @@ Source: Shafranovich (2005), "Common Format and MIME Type for CSV Files", https:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 class Csv(Source):
     """Comma-separated text."""
+
+    remedy: ClassVar[str] = _delimited.REMEDY
 
     header: bool = True
     """Whether the first line names the columns; without, they are called 0, 1, 2..."""

@@ -103,11 +103,11 @@ class Huggingface(Source):
     def _from_hub(self) -> Dataset:
         """Load by id, or a folder of plain data files."""
         import datasets
-        import httpx
+        from huggingface_hub.errors import HTTPError  # of httpx or httpx2, as the hub's version has it
 
         try:
             return datasets.load_dataset(self.path, name=self.config, split=self.split, revision=self.revision)
-        except (datasets.exceptions.DatasetNotFoundError, OSError, httpx.HTTPError) as error:
+        except (datasets.exceptions.DatasetNotFoundError, OSError, HTTPError) as error:
             raise DataError(self._unreachable(error)) from None
         except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, KeyError) as error:
             raise DataError(f"{self._shown()}: {_first_line(error)}") from None
@@ -118,15 +118,14 @@ class Huggingface(Source):
             return self.revision
         if not self.path:
             self._load()  # says what is missing
-        import httpx
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.errors import HFValidationError, HTTPError
 
         try:
             found = HfApi().dataset_info(self.path, revision=self.revision, timeout=HUB_SECONDS)
         except HFValidationError:
             raise DataError(f"{self.path}: no such folder, and not a hub id (user/name). Check the path.") from None
-        except (OSError, httpx.HTTPError) as error:
+        except (OSError, HTTPError) as error:
             known = self._known_commit()
             if known is None:
                 raise DataError(self._unreachable(error)) from None

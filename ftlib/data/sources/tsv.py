@@ -12,7 +12,7 @@ Source: Lindner (1993), https://www.iana.org/assignments/media-types/text/tab-se
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 class Tsv(Source):
     """Tab-separated text."""
+
+    remedy: ClassVar[str] = _delimited.REMEDY
 
     header: bool = True
     """Whether the first line names the columns; without, they are called 0, 1, 2..."""

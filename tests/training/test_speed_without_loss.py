@@ -1,0 +1,136 @@
+"""What makes training fast changes nothing else: rows of the embedding, masks, precision."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ftlib import precision
+from ftlib.dropout import Masks, attend, cheap_dropout, drop
+from ftlib.embeddings import append_rows, learn_rows, restore
+
+
+def tiny_bert(dropout: float = 0.0):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(1)
+    return BertForSequenceClassification(
+        BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+                   hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, initializer_range=0.3)
+    )  # fmt: skip
+
+
+def test_learning_only_the_rows_in_use_gives_what_a_dense_gradient_gives():
+    dense, sparse = tiny_bert(), tiny_bert()
+    used = torch.tensor([0, *range(5, 30)])
+    embedding = learn_rows(sparse, used)
+    embedding.covers_all = True
+    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-2, weight_decay=0.1) for m in (dense, sparse)]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(6):
+        ids = torch.randint(5, 30, (4, 7), generator=generator)
+        ids[0, 5:] = 0  # padding: the row's gradient is zero by torch's padding_idx
+        labels = torch.randint(0, 2, (4,), generator=generator)
+        for model, optimizer in zip((dense, sparse), optimizers, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-2 / (step + 1)
+            model.train()(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        embedding.decay(1e-2 / (step + 1), 0.1)
+    sparse.eval(), dense.eval()
+    unseen = torch.tensor([[2, 40, 7, 59]])
+    torch.testing.assert_close(sparse(unseen).logits, dense(unseen).logits, atol=2e-5, rtol=1e-4)
+    restore(sparse)
+    for (name, a), b in zip(dense.named_parameters(), sparse.state_dict(keep_vars=True).values(), strict=False):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_appended_rows_leave_the_others_and_grow_the_config():
+    model = tiny_bert()
+    before = model.get_input_embeddings().weight.detach().clone()
+    append_rows(model, 63)
+    assert model.config.vocab_size == 63
+    torch.testing.assert_close(model.get_input_embeddings().weight[:60], before)
+    append_rows(model, 10)
+    assert model.config.vocab_size == 63
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.1, 0.5])
+def test_cheap_masks_drop_the_share_asked_for_and_keep_the_mean(ratio):
+    values = torch.ones(400, 1000)
+    dropped = drop(values, ratio, Masks(3))
+    share = (dropped == 0).float().mean().item()
+    error = 4 * np.sqrt(ratio * (1 - ratio) / values.numel())
+    assert abs(share - ratio) < error + 1 / 65536
+    assert abs(dropped.mean().item() - 1) < error / (1 - ratio) + 1e-4
+    rows = (dropped == 0).float()
+    assert abs(np.corrcoef(rows[0], rows[1])[0, 1]) < 0.15
+    assert abs((rows.mean(0).std() / np.sqrt(ratio * (1 - ratio) / 400)).item() - 1) < 0.1
+
+
+def test_masks_are_a_function_of_seed_and_step():
+    def mask(seed: int, step: int) -> torch.Tensor:
+        masks = Masks(seed)
+        masks.at_step(step)
+        return masks.keep(torch.Size((64, 64)), 0.5)
+
+    assert torch.equal(mask(1, 4), mask(1, 4))
+    assert not torch.equal(mask(1, 4), mask(1, 5))
+    assert not torch.equal(mask(1, 4), mask(2, 4))
+
+
+def test_the_backward_pass_uses_the_mask_of_the_forward_pass():
+    values = torch.randn(50, 40, requires_grad=True)
+    dropped = drop(values, 0.3, Masks(1))
+    dropped.sum().backward()
+    torch.testing.assert_close(values.grad * values.detach(), dropped.detach())
+
+
+def test_cheap_dropout_leaves_the_model_as_it_was_and_is_off_in_evaluation():
+    model = tiny_bert(0.3)
+    ids = torch.randint(5, 59, (3, 9))
+    expected = model.eval()(ids).logits
+    with cheap_dropout(model, 1) as masks:
+        assert torch.equal(model.eval()(ids).logits, expected)
+        model.train()
+        masks.at_step(0)
+        first = model(ids).logits
+        masks.at_step(0)
+        assert torch.equal(model(ids).logits, first)
+        assert not torch.allclose(first, expected)
+        with masks.off():
+            torch.testing.assert_close(model(ids).logits, expected)
+    assert torch.equal(model.eval()(ids).logits, expected)
+    assert model.config._attn_implementation == "sdpa"
+    assert not any("forward" in vars(m) for m in model.modules())
+
+
+def test_attention_with_cheap_dropout_is_torchs_own_where_nothing_is_dropped():
+    query, key, value = (torch.randn(2, 4, 6, 8) for _ in range(3))
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    mask[1, :, :, 4:] = False
+    ours, _ = attend(nn.Module(), query, key, value, mask, masks=Masks(0), dropout=1e-9)
+    theirs = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_precision_auto_is_a_property_of_the_machine():
+    assert precision.resolve("float32") == "float32"
+    assert precision.resolve("bfloat16") == "bfloat16"
+    assert precision.resolve("auto") == precision.resolve("auto")
+    with precision.autocast("bfloat16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    with precision.autocast("float32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_copied_model_trains_alone():
+    model = tiny_bert()
+    other = copy.deepcopy(model)
+    learn_rows(other, torch.arange(5))
+    assert isinstance(model.get_input_embeddings(), nn.Embedding)
