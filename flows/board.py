@@ -19,6 +19,7 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import TaskRunContext
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.show import count, figure, p, seconds
 from ftlib import progress
@@ -26,6 +27,9 @@ from ftlib.progress import Progress
 
 PROGRESS_SECONDS = 3.0
 """How often a progress bar moves; a step that is done sooner has none."""
+
+REST_SECONDS = 120.0
+"""For how long nothing is shown after a failure."""
 
 ALIKE = 2
 """How many of the report's plots of one kind are shown, such as learning curves."""
@@ -59,6 +63,7 @@ class Board:
         self._flow_run_id = flow_run_id
         self._experiment = experiment
         self._bars: dict[str, _Bar] = {}
+        self._resting_until = 0.0
 
     # -- progress ----------------------------------------------------------------------------------
 
@@ -130,10 +135,15 @@ class Board:
         return self._client.create_artifact(request).id
 
     def _try(self, show: Callable[[], object]) -> None:
+        """Show something, in one try; after a failure nothing for a while: training does not wait for a server."""
+        if time.monotonic() < self._resting_until:
+            return
         try:
-            show()
-        except Exception as error:  # a server that is gone or slow must not stop training
-            logger.warning("Prefect does not show an artifact: %s", error)
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                show()
+        except Exception as error:  # whatever the client raises: showing is not worth a run
+            logger.warning("Prefect does not show all of the run (%s).", error)
+            self._resting_until = time.monotonic() + REST_SECONDS
 
 
 def key(*parts: str) -> str:

@@ -35,6 +35,7 @@ from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import (  # noqa: E402
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     get_current_settings,
     temporary_settings,
@@ -61,8 +62,8 @@ __all__ = ["hybrid_finetune", "run_experiment"]
 RECORD_SECONDS = 15.0
 """How long a temporary server may take to write down the last task runs before it is stopped."""
 
-RECONNECTIONS = 3
-"""How often an event that the server did not take is tried again."""
+RETRIES = 3
+"""How often a call or an event that the server did not take is tried again: 14 s, then the run goes on without."""
 
 logger = logging.getLogger(__name__)
 
@@ -266,12 +267,13 @@ class _Run:
 def settings(api: str) -> Iterator[None]:
     """Let Prefect use this API while the context is open.
 
-    No heartbeat: joining its thread costs every flow most of a second. And few tries for each event, which by
-    default take 8 s an event once a server is gone, at the end of the process too.
+    No heartbeat: joining its thread costs every flow most of a second. And few tries: by default a server that
+    is gone costs 75 s a call and 8 s an event, at the end of the process too.
     """
-    EventsWorker.set_client_override(PrefectEventsClient, api_url=api, reconnection_attempts=RECONNECTIONS)
+    chosen = {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
+    EventsWorker.set_client_override(PrefectEventsClient, api_url=api, reconnection_attempts=RETRIES)
     try:
-        with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with temporary_settings(chosen):
             yield
     finally:
         EventsWorker.set_client_override(None)

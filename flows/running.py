@@ -118,17 +118,25 @@ LOGGING = {"PREFECT_LOGGING_EXTRA_LOGGERS": "ftlib,flows,tasks", "PREFECT_LOGGIN
 @contextmanager
 def _quiet_prefect(log: Path) -> Iterator[None]:
     """Write what Prefect says of its runs to a file instead of the terminal; errors reach the user as errors."""
-    logger = logging.getLogger("prefect")
     handler = logging.FileHandler(log, encoding="utf8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    before = logger.propagate, logger.level
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
+    raising, logging.raiseExceptions = logging.raiseExceptions, False  # no word of logs that the server did not take
+    try:
+        with _redirected("prefect", handler, logging.INFO), _redirected("prefect._internal", handler, logging.ERROR):
+            yield
+    finally:
+        logging.raiseExceptions = raising
+        handler.close()
+
+
+@contextmanager
+def _redirected(name: str, handler: logging.Handler, level: int) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.handlers[:], logger.propagate, logger.level
+    logger.handlers[:], logger.propagate = [handler], False
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.propagate, _ = before
-        logger.setLevel(before[1])
-        logger.removeHandler(handler)
-        handler.close()
+        logger.handlers[:], logger.propagate = before[0], before[1]
+        logger.setLevel(before[2])

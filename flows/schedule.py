@@ -170,7 +170,7 @@ def _next_run(when: SCHEDULE_TYPES) -> datetime | None:
     kind = kinds.get(type(when).__name__)
     if kind is None:
         return None
-    dates = run_coro_as_sync(kind(**when.model_dump(exclude_none=True)).get_dates(1))
+    dates: Any = run_coro_as_sync(kind(**when.model_dump(exclude_none=True)).get_dates(1))
     return dates[0] if dates else None
 
 

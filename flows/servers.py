@@ -390,6 +390,8 @@ def _stop(server: Server) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=STOP_SECONDS)
+    for process in _background:
+        process.poll()
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -93,8 +93,11 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"gain, p and cost to serve: against the best member, {summary['best_member']}."
     steps = summary["steps"]
     computed = [s for s in steps if s["state"] == "computed"]
-    took = f" in {seconds(summary.get('seconds'))}" if summary.get("seconds") else ""
-    yield f"{len(computed)} of {len(steps)} steps computed{took}, {len(steps) - len(computed)} cached."
+    if computed:
+        took = f" in {seconds(summary.get('seconds'))}" if summary.get("seconds") else ""
+        yield f"{len(computed)} of {len(steps)} steps computed{took}, {len(steps) - len(computed)} cached."
+    else:
+        yield f"All {len(steps)} steps were done already; nothing was computed."
     if summary.get("model_uri"):
         yield f"Model  {summary['model_uri']}"
 
@@ -209,9 +212,17 @@ def catalogue(title: str, entries: Sequence[tuple[str, str]]) -> Table:
     return listed
 
 
+def _reflowed(text: str) -> str:
+    """Return a docstring with its paragraphs unbroken, to fit any terminal; lists and examples stay as they are."""
+    paragraphs = text.strip().split("\n\n")
+    return "\n\n".join(
+        p if any(line[:1] in " -*`" for line in p.splitlines()) else " ".join(p.split()) for p in paragraphs
+    )
+
+
 def card(title: str, text: str, parameters: Sequence[tuple[str, str, str, str]]) -> Group:
     """Return a card: what it is, then its parameters as (key, type, default, description)."""
-    parts: list[RenderableType] = [Text(title, style="bold cyan"), Text(), Text(text.strip())]
+    parts: list[RenderableType] = [Text(title, style="bold cyan"), Text(), Text(_reflowed(text))]
     if parameters:
         rows = table("parameter", "default", "what it is")
         for key, kind, default, description in parameters:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-JITTER = 0.15
+JITTER = 0.05
 """How far a row's length is blurred before sorting, as a ratio: mixes neighbours anew every epoch."""
 
 

@@ -99,6 +99,7 @@ def load(folder: Path, problem: Problem) -> Checkpoint:
     model.token_layout = layout(tokenizer)  # type: ignore[assignment]
     if settings.get("virtual_tokens"):
         attach(model, VirtualTokens.parse(settings["virtual_tokens"]))
+    _align(model)
     return Checkpoint(model.eval(), tokenizer, settings)
 
 
@@ -144,9 +145,19 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _align(model: nn.Module) -> None:
+    """Copy weights to memory of torch's own, which is aligned.
+
+    safetensors gives views at any address, and vectorised products may round by alignment: then equal runs differ.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
 def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     auto_class = getattr(transformers, problem.auto_class)
     try:
@@ -158,7 +169,7 @@ def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,  # a head for other labels gives way to a new one
                 **problem.model_settings(),
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: no model can be opened ({_first_line(error)}).") from error
 
 

@@ -85,8 +85,9 @@ def _changes(before: dict[str, Any] | None, now: dict[str, Any], *, inputs: bool
         yield f"{path} {old} -> {new}"
     if before["fingerprint"] != now["fingerprint"]:
         yield "its source has new content"
-    for module, _, _ in _differences(before["sources"], now["sources"], nested=False):
-        yield f"code of {module} was edited"
+    edited = [module for module, *_ in _differences(before["sources"], now["sources"], nested=False)]
+    if edited:
+        yield f"code of {_listed(edited)} was edited"
     for library, old, new in _differences(before["libraries"], now["libraries"]):
         yield f"{library} {old} -> {new}"
     if inputs and before["inputs"] != now["inputs"]:
@@ -96,11 +97,18 @@ def _changes(before: dict[str, Any] | None, now: dict[str, Any], *, inputs: bool
 
 def _differences(old: Any, new: Any, path: str = "", *, nested: bool = True) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted path, old, new) for every leaf in which two JSON values differ."""
+    if nested and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = ({_label(item, i): item for i, item in enumerate(items)} for items in (old, new))
     if isinstance(old, dict) and isinstance(new, dict) and (nested or not path):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key), nested=nested)
     elif old != new:
         yield path, _short(old), _short(new)
+
+
+def _label(item: Any, position: int) -> str:
+    """Return what a list's item is called in a path: its own name where it has one."""
+    return str(item["name"]) if isinstance(item, dict) and isinstance(item.get("name"), str) else str(position)
 
 
 def _short(value: Any) -> str:

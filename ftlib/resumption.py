@@ -174,7 +174,7 @@ def read(folder: Path, trainer: StageTrainer) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = value.clone()  # aligned, as it was before
     groups = trainer.optimizer.state_dict()["param_groups"]
     restored = [{**group, "lr": rate} for group, rate in zip(groups, stage["rates"], strict=True)]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": restored})

@@ -95,8 +95,9 @@ def run_step(step: Step, inputs: Mapping[str, Artifact], *, key: str, scope: str
     Raises:
         FtlibError: As the step raised it, not wrapped.
     """
-    final: State[Result] = prefect_task(type(step))(quote(Work(step, key, scope)), **inputs, return_state=True)
-    artifact = final.result()
+    task: Any = prefect_task(type(step))
+    final: State[Result] = task(quote(Work(step, key, scope)), **inputs, return_state=True)
+    artifact: Any = final.result()
     store = state.store()
     record = store.record(key)
     if record is None:

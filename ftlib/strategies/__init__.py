@@ -1,0 +1,1 @@
+"""Strategies: ways of fine-tuning a checkpoint, one a file."""

@@ -9,7 +9,7 @@ import pytest
 
 from ftlib import steps as steps_module
 from ftlib.artifacts import Draft, Store
-from ftlib.planning import plan
+from ftlib.planning import _differences, plan
 from ftlib.plugins import plugins_in
 from ftlib.steps import Step, execute, key_components, source_digests, step_key
 from ftlib.strategies.base import Strategy
@@ -188,6 +188,12 @@ def test_the_plan_names_an_edited_source_and_a_new_library(store: Store, monkeyp
     assert planned[0].reason.endswith("-> 99.0")
     monkeypatch.setattr(steps_module, "_class_digest", lambda cls: "edited")
     assert "code of Write was edited" in plan(chain(), store, scope="tests")[0].reason
+
+
+def test_the_plan_names_the_item_of_a_list_that_changed():
+    before = {"members": [{"name": "full", "rate": 1}, {"name": "lora", "rate": 2}], "sizes": [1, 2]}
+    now = {"members": [{"name": "full", "rate": 1}, {"name": "lora", "rate": 3}], "sizes": [1, 2, 3]}
+    assert list(_differences(before, now)) == [("members.lora.rate", "2", "3"), ("sizes", "[1, 2]", "[1, 2, 3]")]
 
 
 def test_imports_are_followed_wherever_they_stand(monkeypatch: pytest.MonkeyPatch):

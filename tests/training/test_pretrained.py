@@ -75,10 +75,10 @@ def test_a_model_that_cannot_be_had_says_what_was_tried(given, expected, monkeyp
 
 
 def test_a_folder_without_a_model_says_what_it_lacks(tmp_path):
-    with pytest.raises(CheckpointError, match="no config.json"):
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
         checkpoints.fingerprint(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="no model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
         checkpoints.fingerprint(str(tmp_path))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import progress
+from ftlib import progress, trainer
 from tests.training import run_stage
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def finish(start: Path, scratch: Path, out: Path, strategy: str = "full") -> dic
     return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
-class Interrupted(Exception):
+class BrokenOffError(Exception):
     pass
 
 
@@ -47,9 +47,10 @@ def interrupt_after(steps: int, start: Path, scratch: Path, out: Path, strategy:
 
     def watch(event: progress.Progress) -> None:
         if event.done >= steps:
-            raise Interrupted
+            raise BrokenOffError
 
-    with progress.listen(watch), pytest.raises(Interrupted):
+    with pytest.MonkeyPatch.context() as patch, progress.listen(watch), pytest.raises(BrokenOffError):
+        patch.setattr(trainer, "EMIT_SECONDS", 0.0)  # every step is told, so that it breaks off at the right one
         run_stage.main(start, scratch, out, strategy, pause=1e-9)
 
 

@@ -12,7 +12,7 @@ from ftlib.data.sources import _phrases as phrases
 from ftlib.data.sources._rare_phrases import RARE, SYNONYMS
 
 T = TypeVar("T")
-UNCLEAR_RATIO = 0.1
+UNCLEAR_RATIO = 0.07
 """Requests whose wording fits several intents: what no model can know."""
 ASIDE_RATIO, RESOLVED_RATIO = 0.35, 0.3
 """Requests with a sentence beside the one that matters: on the same matter, or on another that is settled."""

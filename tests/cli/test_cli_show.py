@@ -165,3 +165,8 @@ def test_control_c_that_python_loses_stops_the_run_at_the_next_progress(display:
     display.failed("train-full")
     assert told(display)[-1].split() == ["✗", "train-full", "stopped"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_notes_say_where_nothing_was_computed(summary: dict[str, Any]):
+    summary["steps"] = [{**step, "state": "cached"} for step in summary["steps"]]
+    assert "All 2 steps were done already; nothing was computed." in list(show.notes(summary))
