@@ -28,7 +28,7 @@ def steps(experiment: Experiment) -> tuple[Step, ...]:
 
 
 def _data(e: Experiment) -> Iterator[Step]:
-    yield Collect(step_name="collect", sources=dict(e.data.sources), columns=e.source_columns())
+    yield Collect(step_name="collect", sources={**e.data.sources}, columns=e.source_columns())
     yield Clean(step_name="clean", inputs={"rows": "collect"}, problem=e.problem, cleaning=e.cleaning)
     yield Split(
         step_name="split", inputs={"rows": "clean"}, problem=e.problem, splitting=e.splitting, seed=e.seed_of("split")

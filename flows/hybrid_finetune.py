@@ -35,7 +35,6 @@ from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import (  # noqa: E402
     PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     get_current_settings,
     temporary_settings,
@@ -63,7 +62,7 @@ RECORD_SECONDS = 15.0
 """How long a temporary server may take to write down the last task runs before it is stopped."""
 
 RETRIES = 3
-"""How often a call or an event that the server did not take is tried again: 14 s, then the run goes on without."""
+"""How often an event that the server did not take is tried again."""
 
 logger = logging.getLogger(__name__)
 
@@ -267,13 +266,12 @@ class _Run:
 def settings(api: str) -> Iterator[None]:
     """Let Prefect use this API while the context is open.
 
-    No heartbeat: joining its thread costs every flow most of a second. And few tries: by default a server that
-    is gone costs 75 s a call and 8 s an event, at the end of the process too.
+    No heartbeat: joining its thread costs every flow most of a second. And few tries for each event: by default
+    a server that is gone costs 8 s an event, at the end of the process too.
     """
-    chosen = {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
     EventsWorker.set_client_override(PrefectEventsClient, api_url=api, reconnection_attempts=RETRIES)
     try:
-        with temporary_settings(chosen):
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield
     finally:
         EventsWorker.set_client_override(None)
@@ -297,6 +295,7 @@ def call(params: str | dict[str, Any], overrides: list[str], given: Handed) -> d
             _wait_for_records(final.state_details.flow_run_id, len(given.started))
         result: dict[str, Any] = final.result()
     except httpx.TransportError as error:
+        _forget_unsent()
         if given.results:
             logger.warning("The Prefect server is gone (%s). The run is complete all the same.", error)
             return given.results[-1]
@@ -307,6 +306,15 @@ def call(params: str | dict[str, Any], overrides: list[str], given: Handed) -> d
             EventsWorker.drain_all(timeout=RECORD_SECONDS)
             APILogWorker.drain_all(timeout=RECORD_SECONDS)
     return result
+
+
+def _forget_unsent() -> None:
+    """Drop what waits for a server that is gone: at its end the process would offer it all, 14 s an item."""
+    services: tuple[Any, ...] = (EventsWorker, APILogWorker)
+    for service in services:
+        for instance in tuple(service._instances.values()):
+            with instance._queue.mutex:
+                instance._queue.queue.clear()
 
 
 def _wait_for_records(flow_run_id: Any, expected: int) -> None:

@@ -96,7 +96,7 @@ def run_experiment(
         FtlibError: As a step raised it; every step that was finished is kept.
     """
     state.prepare_environment()
-    for name, value in LOGGING.items():
+    for name, value in PREFECT.items():
         os.environ.setdefault(name, value)
     params = str(Path(source).absolute()) if source else experiment.model_dump(mode="json")
     with ExitStack() as stack:
@@ -111,8 +111,12 @@ def run_experiment(
         return prefect_side.call(params, list(overrides), given)
 
 
-LOGGING = {"PREFECT_LOGGING_EXTRA_LOGGERS": "ftlib,flows,tasks", "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore"}
-"""What ftlib's own loggers say during a run is shown on its Prefect page."""
+PREFECT = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "ftlib,flows,tasks",  # what they say is shown on the run's page
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s for a call to a server that is gone, instead of 75 s
+}
+"""How runs from here differ from Prefect's defaults, unless the user's environment says otherwise."""
 
 
 @contextmanager

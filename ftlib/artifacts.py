@@ -121,7 +121,8 @@ class Store:
             try:
                 Path(self.root).mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:
-                raise ArtifactError(f"store {root}: cannot be created ({error.strerror}); choose another FTLIB_STORE.") from None
+                remedy = "choose another FTLIB_STORE"
+                raise ArtifactError(f"store {root}: cannot be created ({error.strerror}); {remedy}.") from None
 
     # -- artifacts ---------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Evaluate(Step):
         from ftlib.report import Story, render
 
         problem = Problem.model_validate(read_json(splits / "problem.json"))
-        numbers = range(len(self.members))
+        checkpoints = {m.name: inputs[f"checkpoint_{i}"] for i, m in enumerate(self.members)}
         result = evaluate(
             problem=problem,
             settings=self.evaluation,
@@ -60,7 +60,7 @@ class Evaluate(Step):
                 m.name: {split: inputs[f"{split}_{i}"] for split in ("validation", "test")}
                 for i, m in enumerate(self.members)
             },
-            checkpoints={m.name: inputs[f"checkpoint_{i}"] for i, m in enumerate(self.members)},
+            checkpoints=checkpoints,
             fusions={f.name: (f.method, inputs[f"fusion_{j}"]) for j, f in enumerate(self.fusions)},
             seed=self.seed,
         )
@@ -73,7 +73,7 @@ class Evaluate(Step):
             cleaning=read_json(cleaned / "cleaning.json"),
             splits=read_json(splits / "splits.json"),
             encoding=read_json(encoded / "encoding.json"),
-            histories={m.name: read_json(inputs[f"checkpoint_{i}"] / "history.json") for i, m in enumerate(self.members)},
+            histories={name: read_json(folder / "history.json") for name, folder in checkpoints.items()},
             evaluation=result.summary,
             errors=result.errors,
             settings={"seed": self.seed},

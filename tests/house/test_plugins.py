@@ -48,7 +48,7 @@ def test_a_plugins_own_fields_survive_the_dump_of_what_holds_it():
 
 
 def test_a_wrong_name_is_answered_with_the_near_ones():
-    with pytest.raises(ValidationError, match="unknown strategy 'lroa'. Did you mean 'lora'"):
+    with pytest.raises(ValidationError, match=r"unknown strategy 'lroa'\. Did you mean 'lora'"):
         Holder.model_validate({"strategy": "lroa"})
     with pytest.raises(ParamsError, match="`ftlib list strategies` names all"):
         Strategy.named("lroa")
