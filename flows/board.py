@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ PROGRESS_SECONDS = 3.0
 """How often a progress bar moves; a step that is done sooner has none."""
 
 REST_SECONDS = 120.0
-"""For how long nothing is shown after a failure."""
+"""For how long no progress is shown after a failure."""
 
 ALIKE = 2
 """How many of the report's plots of one kind are shown, such as learning curves."""
@@ -78,11 +78,13 @@ class Board:
         now = time.monotonic()
         bar = self._bars.setdefault(event.step, _Bar(started=now, shown=now))
         finished = event.done >= event.total
-        if now - bar.shown < PROGRESS_SECONDS and not (finished and bar.artifact_id):
+        soon = now - bar.shown < PROGRESS_SECONDS and not (finished and bar.artifact_id)
+        if soon or now < self._resting_until:
             return
         bar.shown = now
         ratio = min(event.done / event.total, 1.0) if event.total else 0.0
-        self._try(lambda: self._show(bar, event, round(100 * ratio, 1), now - bar.started))
+        with self.trying():
+            self._show(bar, event, round(100 * ratio, 1), now - bar.started)
 
     def _show(self, bar: _Bar, event: Progress, percent: float, elapsed: float) -> None:
         told = _told(event, percent, elapsed)
@@ -103,12 +105,12 @@ class Board:
             f"{figure(best['test'])} {summary['metric'].replace('_', ' ')} ({_interval(best)})."
         )
         rows = json.dumps(leaderboard_rows(summary))
-        self._try(lambda: self._create("table", "leaderboard", rows, told))
+        self._create("table", "leaderboard", rows, told)
 
     def report(self, summary: Mapping[str, Any], html: str) -> None:
         """Show where the report is, the run in figures, and the report's main plots."""
         text = "\n\n".join(filter(None, [_headline(summary), plots_of(html)]))
-        self._try(lambda: self._create("markdown", "report", text, "The report's figures and main plots."))
+        self._create("markdown", "report", text, "The report's figures and main plots.")
 
     def link(self, name: str, url: str, text: str, *, task_run_id: UUID | None = None) -> None:
         """Show a link on the run's page, or on a task run's.
@@ -119,7 +121,7 @@ class Board:
             text: What it says.
             task_run_id: Whose page it belongs on; the run's unless given.
         """
-        self._try(lambda: self._create("markdown", name, f"[{text}]({url})", text, task_run_id=task_run_id))
+        self._create("markdown", name, f"[{text}]({url})", text, task_run_id=task_run_id)
 
     # -- the API -----------------------------------------------------------------------------------
 
@@ -134,13 +136,12 @@ class Board:
         )
         return self._client.create_artifact(request).id
 
-    def _try(self, show: Callable[[], object]) -> None:
-        """Show something, in one try; after a failure nothing for a while: training does not wait for a server."""
-        if time.monotonic() < self._resting_until:
-            return
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Give up at the first call that fails, without a second try: training does not wait for a server."""
         try:
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-                show()
+                yield
         except Exception as error:  # whatever the client raises: showing is not worth a run
             logger.warning("Prefect does not show all of the run (%s).", error)
             self._resting_until = time.monotonic() + REST_SECONDS

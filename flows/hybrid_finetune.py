@@ -45,7 +45,7 @@ from pydantic_core import CoreSchema  # noqa: E402
 from flows import graph, servers, summary  # noqa: E402
 from flows.board import Board  # noqa: E402
 from flows.recording import Recording  # noqa: E402
-from flows.running import Handed, Silent, handed, run_experiment  # noqa: E402
+from flows.running import Handed, Silent, handed, no_garbage_collection, run_experiment  # noqa: E402
 from ftlib import tracking  # noqa: E402
 from ftlib.artifacts import Artifact  # noqa: E402
 from ftlib.errors import FtlibError  # noqa: E402
@@ -220,7 +220,8 @@ class _Run:
             self.recording.register(self.experiment, self.store.open(packed), packed.digest, evaluation)
         states = [step["state"] for step in self.told]
         counts = {f"steps_{state}": states.count(state) for state in ("computed", "cached")}
-        return self.recording.finish("FINISHED", {**counts, **self._used()})
+        with no_garbage_collection():  # imports MLflow
+            return self.recording.finish("FINISHED", {**counts, **self._used()})
 
     def _used(self) -> dict[str, float]:
         """Return what this run took: its seconds, and the energy and carbon of what it computed."""
@@ -251,10 +252,11 @@ class _Run:
         }
 
     def _show(self, found: dict[str, Any], html: str, sent: Sent | None) -> None:
-        self.board.leaderboard(found)
-        self.board.report(found, html)
-        if sent and sent.urls:
-            self.board.link("mlflow", sent.urls[tracking.RUN], "The run in MLflow")
+        with self.board.trying():
+            self.board.leaderboard(found)
+            self.board.report(found, html)
+            if sent and sent.urls:
+                self.board.link("mlflow", sent.urls[tracking.RUN], "The run in MLflow")
             for step, url in self.recording.urls(sent).items():
                 self.board.link(f"mlflow-{step}", url, f"{step} in MLflow", task_run_id=self.done[step].task_run_id)
 

@@ -127,7 +127,8 @@ def _bert(vocab_size: int, pad: int, dropout: float):
 def _distilbert(vocab_size: int, pad: int, dropout: float):
     from transformers import DistilBertConfig, DistilBertModel
 
-    return DistilBertModel(DistilBertConfig(vocab_size=vocab_size, max_position_embeddings=256, n_layers=2, n_heads=4, dim=32, hidden_dim=64,
+    return DistilBertModel(DistilBertConfig(vocab_size=vocab_size, max_position_embeddings=256,
+                                            n_layers=2, n_heads=4, dim=32, hidden_dim=64,
                                             dropout=dropout, attention_dropout=dropout, seq_classif_dropout=dropout,
                                             initializer_range=_SPREAD, pad_token_id=pad))  # fmt: skip
 
@@ -137,7 +138,8 @@ def _roberta(vocab_size: int, pad: int, dropout: float):
 
     return RobertaModel(RobertaConfig(vocab_size=vocab_size, **_SHAPE, hidden_dropout_prob=dropout,
                                       attention_probs_dropout_prob=dropout, max_position_embeddings=258,
-                                      type_vocab_size=1, initializer_range=_SPREAD, pad_token_id=pad, bos_token_id=0, eos_token_id=2))  # fmt: skip
+                                      type_vocab_size=1, initializer_range=_SPREAD, pad_token_id=pad,
+                                      bos_token_id=0, eos_token_id=2))  # fmt: skip
 
 
 _MODELS = {"bert": _bert, "distilbert": _distilbert, "roberta": _roberta}

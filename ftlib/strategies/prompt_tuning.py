@@ -94,7 +94,7 @@ class PromptTuning(Strategy):
         if needed > positions:
             raise UnsupportedError(
                 f"prompt_tuning: max_length {problem.max_length} + {before + self.num_virtual_tokens} virtual tokens "
-                f"= {needed} tokens, but {type(unwrapped(model)).__name__} has {positions} positions; lower one of them."
+                f"= {needed} tokens, but the model has {positions} positions; lower one of them."
             )
 
 

@@ -83,7 +83,8 @@ def test_no_saved_file_names_a_folder_of_this_machine(name, tiny_model, tmp_path
     result = trained(name, tiny_model("bert"), tmp_path)
     for path in result.folder.rglob("*.json"):
         text = path.read_text()
-        assert str(tmp_path) not in text and str(tiny_model("bert")) not in text, path
+        assert str(tmp_path) not in text, path
+        assert str(tiny_model("bert")) not in text, path
 
 
 def test_a_frozen_trunk_is_left_exactly_as_it_was(tiny_model, tmp_path):

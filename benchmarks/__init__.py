@@ -1,0 +1,1 @@
+"""Side-by-side measurements against plain peers; anyone can run them."""
