@@ -28,7 +28,11 @@ def steps(experiment: Experiment) -> tuple[Step, ...]:
 
 
 def _data(e: Experiment) -> Iterator[Step]:
-    yield Collect(step_name="collect", sources={**e.data.sources}, columns=e.source_columns())
+    yield Collect(
+        step_name="collect",
+        sources={str(split): source for split, source in e.data.sources.items()},
+        columns=e.source_columns(),
+    )
     yield Clean(step_name="clean", inputs={"rows": "collect"}, problem=e.problem, cleaning=e.cleaning)
     yield Split(
         step_name="split", inputs={"rows": "clean"}, problem=e.problem, splitting=e.splitting, seed=e.seed_of("split")

@@ -115,6 +115,8 @@ def down() -> tuple[Server, ...]:
         for server in sorted(running, key=lambda s: ORDER.index(s.name), reverse=True):
             _stop(server)
         _file().unlink(missing_ok=True)
+    for process in _background:
+        process.poll()
     return tuple(running)
 
 
@@ -390,8 +392,6 @@ def _stop(server: Server) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(left, timeout=STOP_SECONDS)
-    for process in _background:
-        process.poll()
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

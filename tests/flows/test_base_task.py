@@ -141,7 +141,8 @@ def wait_until_recorded(client: Any, task_run_id: Any) -> None:
 
     for _ in range(100):
         try:
-            if client.read_task_run(task_run_id).state.is_final():
+            state = client.read_task_run(task_run_id).state  # None for a moment after the run was made
+            if state is not None and state.is_final():
                 return
         except ObjectNotFound:
             pass
