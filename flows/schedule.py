@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import servers
+from flows.running import PREFECT
 from ftlib import state
 from ftlib.errors import FtlibError, ParamsError
 from ftlib.loading import load_experiment
@@ -147,7 +148,7 @@ def _environment() -> dict[str, str]:
     path = os.pathsep.join(
         dict.fromkeys([str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     )
-    return {**given, "FTLIB_HOME": str(state.home()), "PYTHONPATH": path}
+    return {**PREFECT, **given, "FTLIB_HOME": str(state.home()), "PYTHONPATH": path}
 
 
 def _require_work_pool(client: SyncPrefectClient) -> None:

@@ -252,6 +252,10 @@ def _prefect_environment(port: int) -> dict[str, str]:
 
 
 def _start_mlflow(port: int) -> Server:
+    if not (state.home() / "mlflow" / "mlflow.db").exists():
+        from ftlib import tracking
+
+        tracking.initialise()  # under a lock: a run that begins meanwhile would make the database, too
     artifacts = str(state.home() / "mlflow" / "artifacts")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", state.tracking_uri()]
     command += ["--default-artifact-root", artifacts, "--artifacts-destination", artifacts]
