@@ -1,12 +1,12 @@
 """The errors a user can cause, each a clear line: what is wrong, what was expected, what to do.
 
-    FtlibError                 the command line prints its line; no traceback
-    ├── ParamsError            a params file or an override is wrong            exit code 2
-    ├── DataError              the user's rows or files are wrong               exit code 2
-    ├── UnsupportedError       a strategy or fusion cannot do this problem      exit code 2
-    ├── CheckpointError        a model cannot be had, opened or saved           exit code 2
-    ├── ArtifactError          the store is damaged, locked or not reachable    exit code 1
-    └── TrackingError          MLflow refused; never stops training             exit code 1
+FtlibError                 the command line prints its line; no traceback
+├── ParamsError            a params file or an override is wrong            exit code 2
+├── DataError              the user's rows or files are wrong               exit code 2
+├── UnsupportedError       a strategy or fusion cannot do this problem      exit code 2
+├── CheckpointError        a model cannot be had, opened or saved           exit code 2
+├── ArtifactError          the store is damaged, locked or not reachable    exit code 1
+└── TrackingError          MLflow refused; never stops training             exit code 1
 """
 
 from __future__ import annotations
