@@ -152,7 +152,7 @@ def _hub_parts(base_model: str) -> tuple[str, str | None]:
 
 def _hub_commit(repository: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError  # HTTPError: no connection, too
 
     if revision and COMMIT.fullmatch(revision):
         return revision
@@ -163,7 +163,7 @@ def _hub_commit(repository: str, revision: str | None) -> str:
             if commit:
                 return commit
         reason = "HF_HUB_OFFLINE is set"
-    except (HfHubHTTPError, HFValidationError, OSError, RuntimeError, ValueError) as error:
+    except (HTTPError, HFValidationError, OSError, RuntimeError, ValueError) as error:
         reason = _reason(error)
     cached = _cached_commit(repository, revision)
     if cached:
@@ -173,7 +173,7 @@ def _hub_commit(repository: str, revision: str | None) -> str:
 
 def _hub_snapshot(base_model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
     repository, revision = _hub_parts(base_model)
     commit = _hub_commit(repository, revision)
@@ -182,7 +182,7 @@ def _hub_snapshot(base_model: str) -> Path:
         folder = _download(snapshot_download, repository, commit, patterns)
         if not any(name.endswith(".safetensors") for name in _needed(folder)):
             folder = _download(snapshot_download, repository, commit, [*DESCRIPTIONS, *PICKLED_WEIGHTS])
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(_nowhere(repository, revision, "the hub", _reason(error))) from error
     return folder
 

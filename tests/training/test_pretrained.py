@@ -123,3 +123,16 @@ def test_blocks_are_spread_evenly_with_the_first_and_the_last():
     assert evenly_spaced(6, 1) == (0,)
     assert evenly_spaced(12, 4)[0] == 0
     assert evenly_spaced(12, 4)[-1] == 11
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch):
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    def unreachable(*arguments: object, **keywords: object) -> None:
+        raise HTTPError("Name or service not known")
+
+    monkeypatch.setattr("ftlib.pretrained._offline", lambda: False)
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    with pytest.raises(CheckpointError, match="Name or service not known"):
+        checkpoints.fingerprint("nobody/no-such-model")
