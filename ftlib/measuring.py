@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftlib.errors import DataError
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from ftlib.reading import Rows
     from ftlib.serving import Served
     from ftlib.targets import Target
-
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,8 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     """
     import pyarrow.compute as pc
 
+    from ftlib.assessment import assess
+
     problem = served.problem
     labels, reasons = problem.target.parse(rows.needed[problem.label_column])
     answers = served.predict(rows.needed.select(list(problem.text_columns)))
@@ -61,8 +60,9 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     if not usable.any():
         raise DataError(f"no row can be measured: {_told(rejected)}.")
     scores = _scores(answers[usable], problem.target)
-    metrics, intervals = _with_intervals(scores, problem.target.encode(labels.filter(fine)), problem.target, seed)
-    return Measured(int(usable.sum()), rejected, metrics, intervals)
+    found = assess(scores, problem.target.encode(labels.filter(fine)), problem.target, seed=seed)
+    intervals = {name: list(bounds) for name, bounds in found.intervals.items()}
+    return Measured(int(usable.sum()), rejected, found.metrics, intervals)
 
 
 def _column(reasons: pd.Series) -> pa.Array:
@@ -80,15 +80,3 @@ def _scores(answers: pd.DataFrame, target: Target) -> np.ndarray:
     columns = [f"score:{label}" for label in target.labels] or ["prediction"]
     scores: np.ndarray = answers[columns].to_numpy(dtype="float64")
     return scores
-
-
-def _with_intervals(scores: np.ndarray, references: np.ndarray, target: Target, seed: int) -> tuple[Any, Any]:
-    from ftlib.measures import measure
-    from ftlib.statistics import bootstrap, interval
-
-    found = target.metrics(scores, references)
-    metrics = {name: found[name] for name in target.metric_names if name in found}
-    measures = {name: measure(name, scores, references, target) for name in metrics}
-    drawn = bootstrap(measures, len(references), RESAMPLES, seed=seed)
-    intervals = {name: interval(values, CONFIDENCE) for name, values in drawn.items()}
-    return metrics, {name: found for name, found in intervals.items() if found}

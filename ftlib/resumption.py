@@ -159,9 +159,10 @@ def newest(scratch: Path, wanted: str) -> Path | None:
     for folder in _checkpoints(scratch):
         if found is None and _is_whole(folder) and read_json(folder / "stage.json")["identity"] == wanted:
             found = folder
-        else:
+            continue
+        if found is None:  # an older one beside a good one is no longer needed, and no news
             logger.warning("%s is damaged or of other parameters; it is not used.", folder.name)
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in scratch.glob(".writing-*"):
         shutil.rmtree(folder, ignore_errors=True)
     return found
