@@ -22,12 +22,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from ftlib import checkpoints, training
-from ftlib.checkpoints import Checkpoint
+from ftlib.models import checkpoints
+from ftlib.models.checkpoints import Checkpoint
 from ftlib.prediction import predict
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training
+from ftlib.training import stage
+from ftlib.training.stage import Training
 
 GENERATED_TEST_ROWS = 800
 
@@ -73,13 +74,13 @@ def main() -> None:
 
 def run_ours(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
     """Fine-tune with ftlib."""
-    training.set_seed(seed)
+    stage.set_seed(seed)
     checkpoint = checkpoints.load(start, data.problem)
     settings = Training(
         learning_rate=options.learning_rate, num_train_epochs=options.epochs, batch_size=options.batch_size
     )
     with tempfile.TemporaryDirectory() as scratch:
-        result = training.train(
+        result = stage.train(
             checkpoint,
             data.train,
             data.train.slice(0, 0),
@@ -98,7 +99,7 @@ def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -
     """Fine-tune with transformers' Trainer as it comes; only its terminal output and checkpoints are left out."""
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    training.set_seed(seed)
+    stage.set_seed(seed)
     checkpoint = checkpoints.load(start, data.problem)
     with tempfile.TemporaryDirectory() as folder, checkpoints.quiet():
         trainer = Trainer(

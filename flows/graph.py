@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ftlib.fusion.base import Fusion
-from ftlib.params import BASE, Experiment, Stage
+from ftlib.params.experiment import BASE, Experiment, Stage
 from ftlib.steps import Step
 from tasks.data import Clean, Collect, Encode, Split
 from tasks.evaluation import Evaluate, FusionCard, MemberCard

@@ -50,8 +50,8 @@ from ftlib import tracking  # noqa: E402
 from ftlib.artifacts import Artifact  # noqa: E402
 from ftlib.errors import FtlibError  # noqa: E402
 from ftlib.files import read_json  # noqa: E402
-from ftlib.loading import load_experiment  # noqa: E402
-from ftlib.params import Experiment  # noqa: E402
+from ftlib.params.experiment import Experiment  # noqa: E402
+from ftlib.params.loading import load_experiment  # noqa: E402
 from ftlib.steps import Step, step_key  # noqa: E402
 from ftlib.tracking import Sent  # noqa: E402
 from tasks.base import Done, run_step  # noqa: E402

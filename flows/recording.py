@@ -18,7 +18,7 @@ from ftlib import state, tracking
 from ftlib.artifacts import KeyRecord, Store
 from ftlib.energy import Meter
 from ftlib.files import read_json
-from ftlib.params import Experiment
+from ftlib.params.experiment import Experiment
 from ftlib.steps import Step
 from ftlib.tracking import Journal, Sent
 from tasks.base import Done

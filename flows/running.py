@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from flows import servers
 from ftlib import progress, state
-from ftlib.params import Experiment
+from ftlib.params.experiment import Experiment
 from ftlib.progress import Progress
 
 

@@ -13,7 +13,7 @@ from flows import servers
 from flows.running import PREFECT
 from ftlib import state
 from ftlib.errors import FtlibError, ParamsError
-from ftlib.loading import load_experiment
+from ftlib.params.loading import load_experiment
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -22,7 +22,7 @@ from ftlib import state
 from ftlib.artifacts import Artifact, KeyRecord, Store
 from ftlib.errors import ParamsError, unknown
 from ftlib.files import read_json
-from ftlib.params import Experiment
+from ftlib.params.experiment import Experiment
 
 Summary = dict[str, Any]
 

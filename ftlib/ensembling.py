@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ftlib.fusion.base import Combiner, Fusion
     from ftlib.problems.base import Problem
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 PREDICTIONS = "predictions.parquet"
 VALIDATION = "validation.parquet"

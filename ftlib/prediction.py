@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import nn
 
-    from ftlib.batches import Rows
-    from ftlib.checkpoints import Checkpoint
-    from ftlib.precision import Precision
+    from ftlib.models.checkpoints import Checkpoint
     from ftlib.problems.base import Problem
+    from ftlib.training.batches import Rows
+    from ftlib.training.precision import Precision
 
 EMIT_SECONDS = 0.25
 
@@ -51,7 +51,7 @@ def predict(
     """
     import pyarrow as pa
 
-    from ftlib.batches import Rows
+    from ftlib.training.batches import Rows
 
     started = time.perf_counter()
     logits = run(checkpoint.model, Rows.from_table(rows, checkpoint.tokenizer), precision=precision, name=name)
@@ -73,8 +73,8 @@ def run(model: nn.Module, rows: Rows, *, precision: Precision = "float32", name:
     import numpy as np
     import torch
 
-    from ftlib.batches import reading_batches
-    from ftlib.precision import autocast, resolve
+    from ftlib.training.batches import reading_batches
+    from ftlib.training.precision import autocast, resolve
 
     model.eval()
     device = next(model.parameters()).device

@@ -92,9 +92,9 @@ class Encode(Step):
 
     def run(self, draft: Draft, splits: Path, checkpoint: Path) -> None:  # type: ignore[override]
         """Write one Parquet file a split, problem.json and encoding.json."""
-        from ftlib.checkpoints import load_tokenizer
         from ftlib.data.encode import encode
         from ftlib.files import read_json, read_table, write_json, write_table
+        from ftlib.models.checkpoints import load_tokenizer
 
         bound = read_json(splits / "problem.json")
         problem = Problem.model_validate(bound)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.artifacts import Draft
-from ftlib.evaluation import Evaluation
+from ftlib.evaluation.evaluate import Evaluation
 from ftlib.fusion.base import Fusion
 from ftlib.plugins import Section
 from ftlib.problems.base import Problem
@@ -46,7 +46,7 @@ class Evaluate(Step):
 
         `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j.
         """
-        from ftlib.evaluation import evaluate
+        from ftlib.evaluation.evaluate import evaluate
         from ftlib.files import read_json, write_json, write_table
         from ftlib.report import Story, render
 

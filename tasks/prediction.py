@@ -21,9 +21,9 @@ class Predict(Step):
 
     def run(self, draft: Draft, checkpoint: Path, encoded: Path) -> None:  # type: ignore[override]
         """Write predictions.parquet: row_id and logits."""
-        from ftlib import checkpoints
         from ftlib.data.encode import read_encoded
         from ftlib.files import read_json, write_table
+        from ftlib.models import checkpoints
         from ftlib.prediction import predict
 
         problem = Problem.model_validate(read_json(encoded / "problem.json"))

@@ -25,7 +25,7 @@ class Register(Step):
         `inputs` holds checkpoint_i for member i and fusion_j for fusion j.
         """
         from ftlib.files import read_json
-        from ftlib.packing import pack
+        from ftlib.serving.packing import pack
 
         pack(
             draft.folder,

@@ -9,7 +9,7 @@ from ftlib.artifacts import Draft
 from ftlib.problems.base import Problem
 from ftlib.steps import Step
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training
+from ftlib.training.stage import Training
 
 
 class Fetch(Step):
@@ -21,13 +21,13 @@ class Fetch(Step):
 
     def fingerprint(self) -> str:
         """Return a digest of the pretrained model's files, or its revision on the hub."""
-        from ftlib.checkpoints import fingerprint
+        from ftlib.models.checkpoints import fingerprint
 
         return fingerprint(self.base_model)
 
     def run(self, draft: Draft) -> None:  # type: ignore[override]
         """Write the model's files."""
-        from ftlib.checkpoints import fetch
+        from ftlib.models.checkpoints import fetch
 
         fetch(self.base_model, draft.folder)
 
@@ -50,16 +50,17 @@ class Train(Step):
 
     def run(self, draft: Draft, start: Path, encoded: Path, **teachers: Path) -> None:  # type: ignore[override]
         """Write the checkpoint (model, tokenizer, ftlib.json) and history.json."""
-        from ftlib import checkpoints, training
         from ftlib.data.encode import read_encoded
         from ftlib.files import read_json, write_json
+        from ftlib.models import checkpoints
         from ftlib.prediction import mean_teacher
+        from ftlib.training import stage
 
         problem = Problem.model_validate(read_json(encoded / "problem.json"))
-        training.set_seed(self.seed)  # before loading: new heads and adapters are drawn at random
+        stage.set_seed(self.seed)  # before loading: new heads and adapters are drawn at random
         checkpoint = checkpoints.load(start, problem)
         rows = read_encoded(encoded / "train.parquet")
-        result = training.train(
+        result = stage.train(
             checkpoint,
             mean_teacher(rows, list(teachers.values()), problem) if teachers else rows,
             read_encoded(encoded / "validation.parquet"),

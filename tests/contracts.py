@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ftlib import checkpoints, training
-from ftlib.batches import Rows
-from ftlib.checkpoints import Checkpoint
+from ftlib.models import checkpoints
+from ftlib.models.checkpoints import Checkpoint
 from ftlib.prediction import predict, run
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training, TrainResult
+from ftlib.training import stage
+from ftlib.training.batches import Rows
+from ftlib.training.stage import Training, TrainResult
 
 LEARNS = {"full": 2e-3, "lora": 1e-2, "distillation": 2e-3, "prefix": 3e-2, "prompt_tuning": 3e-2}
 """Rates at which a tiny random model learns; others get the middle."""
@@ -93,7 +94,7 @@ def train_on_examples(
 ) -> Trained:
     """Train a strategy on eight of the problem's examples, save it and open it again."""
     problem = bound(problem).model_copy(update={"max_length": 96})
-    training.set_seed(3)
+    stage.set_seed(3)
     checkpoint = checkpoints.load(start, problem)
     before = weights(checkpoint.model)
     rows = encoded_rows(problem, checkpoint.tokenizer)
@@ -106,7 +107,7 @@ def train_on_examples(
         "precision": "float32",
         **settings,
     }
-    result = training.train(
+    result = stage.train(
         checkpoint,
         repeated(with_teacher(rows, problem) if strategy.teachers else rows, 10),
         rows,
@@ -163,7 +164,7 @@ def check_figures(trained: Trained) -> None:
 def check_gradients(strategy: Strategy, problem: Problem, start: Path) -> None:
     """A backward pass reaches every parameter that the strategy opens, and no other."""
     problem = bound(problem).model_copy(update={"max_length": 96})
-    training.set_seed(3)
+    stage.set_seed(3)
     checkpoint = checkpoints.load(start, problem)
     rows = encoded_rows(problem, checkpoint.tokenizer)
     model = strategy.adapt(checkpoint.model, problem)

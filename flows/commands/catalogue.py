@@ -75,7 +75,7 @@ def schema() -> None:
     """
     import json
 
-    from ftlib.params import Experiment
+    from ftlib.params.experiment import Experiment
 
     described = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
     typer.echo(json.dumps(described, indent=2, ensure_ascii=False))
@@ -83,7 +83,7 @@ def schema() -> None:
 
 def _families() -> dict[str, type[Plugin]]:
     """Return every family of plugins that a params file chooses from, by its plural."""
-    import ftlib.params  # noqa: F401  its imports bring the families in
+    import ftlib.params.experiment  # noqa: F401  its imports bring the families in
     from ftlib.plugins import Plugin, plural
 
     return {plural(base.kind): base for base in sorted(Plugin.__subclasses__(), key=lambda base: base.kind)}
@@ -101,9 +101,9 @@ def _family(name: str) -> type[Plugin]:
 
 def _sections() -> dict[str, type[Section]]:
     """Return the sections of a params file by their keys, the experiment itself among them."""
-    from ftlib.params import Experiment, FusionMethod, Stage
+    from ftlib.params.experiment import Experiment, FusionMethod, Stage
+    from ftlib.params.shapes import section_of
     from ftlib.plugins import Plugin
-    from ftlib.shapes import section_of
 
     sections: dict[str, type[Section]] = {"experiment": Experiment, "stages": Stage, "fusions": FusionMethod}
     for key, field in Experiment.model_fields.items():
@@ -115,8 +115,8 @@ def _sections() -> dict[str, type[Section]]:
 
 def _parameters(section: type[Section]) -> list[tuple[str, str, str, str]]:
     """Return (key, type, default, description) of everything a section takes."""
+    from ftlib.params.shapes import expected
     from ftlib.plugins import Section as AnySection
-    from ftlib.shapes import expected
 
     rows = []
     for key, field in section.model_fields.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ftlib.comparison import Answers
+    from ftlib.evaluation.comparison import Answers
 
 
 def compare(
@@ -59,8 +59,8 @@ def _tests(summaries: Sequence[dict[str, Any]]) -> list[str]:
 
 def _test(summaries: Sequence[dict[str, Any]], answers: Sequence[Answers | str], i: int) -> str:
     from flows.show import figure, p
-    from ftlib.comparison import compare
     from ftlib.errors import FtlibError
+    from ftlib.evaluation.comparison import compare
 
     names = f"{_title(summaries[i])} against {_title(summaries[0])}"
     one, other = answers[i], answers[0]
@@ -81,8 +81,8 @@ def _title(summary: dict[str, Any]) -> str:
 
 def _answers(summary: dict[str, Any]) -> Answers:
     from ftlib import state
-    from ftlib.comparison import read_answers
     from ftlib.errors import ArtifactError
+    from ftlib.evaluation.comparison import read_answers
 
     store = state.store()
     folders: dict[str, Path] = {}

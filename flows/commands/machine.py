@@ -98,7 +98,7 @@ def schedule(
     worker does the runs.
     """
     from flows import schedule as schedules
-    from ftlib.loading import check_inputs, load_experiment
+    from ftlib.params.loading import check_inputs, load_experiment
 
     check_inputs(load_experiment(params, overrides or ()))
     with _status("making the deployment"):

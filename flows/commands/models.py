@@ -47,15 +47,16 @@ def predict(
     Rows are cleaned as in training. The output holds the input's columns and the model's answers beside them.
     """
     from flows.show import console
-    from ftlib import serving, state
-    from ftlib.reading import mapping_of, open_source, read_rows
+    from ftlib import state
+    from ftlib.serving import answering
+    from ftlib.serving.reading import mapping_of, open_source, read_rows
     from ftlib.tables import write_rows, writer_of
 
     if output is not None:
         writer_of(output)  # refuses an unknown ending before any work
     given = open_source(source)
     state.prepare_environment()
-    served = serving.load(serving.resolve(model))
+    served = answering.load(answering.resolve(model))
     rows = read_rows(given, mapping_of(columns or (), served.problem.text_columns))
     with console(stderr=True).status(f"predicting {rows.own.num_rows:,} rows"):
         answers = served.predict(rows.needed)
@@ -100,13 +101,14 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled rows, with intervals."""
     from flows import show
-    from ftlib import serving, state
-    from ftlib.measuring import measure_model
-    from ftlib.reading import mapping_of, open_source, read_rows
+    from ftlib import state
+    from ftlib.evaluation.measuring import measure_model
+    from ftlib.serving import answering
+    from ftlib.serving.reading import mapping_of, open_source, read_rows
 
     given = open_source(source)
     state.prepare_environment()
-    served = serving.load(serving.resolve(model))
+    served = answering.load(answering.resolve(model))
     problem = served.problem
     rows = read_rows(given, mapping_of(columns or (), (*problem.text_columns, problem.label_column)))
     with show.console(stderr=True).status(f"measuring on {rows.own.num_rows:,} rows"):

@@ -11,7 +11,7 @@ import typer
 from flows.commands.arguments import Overrides, Params, write_json
 
 if TYPE_CHECKING:
-    from ftlib.params import Experiment
+    from ftlib.params.experiment import Experiment
     from ftlib.planning import PlannedStep
 
 
@@ -78,7 +78,7 @@ def plan(params: Params, overrides: Overrides = None) -> None:
 
 
 def _checked(params: Path, overrides: Sequence[str] | None) -> Experiment:
-    from ftlib.loading import check_inputs, load_experiment
+    from ftlib.params.loading import check_inputs, load_experiment
 
     experiment = load_experiment(params, overrides or ())
     check_inputs(experiment)

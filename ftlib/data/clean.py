@@ -130,7 +130,7 @@ def _text_reasons(texts: pa.ChunkedArray, column: str, min_characters: int) -> p
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from ftlib.labels import reason
+    from ftlib.targets.reading import reason
 
     length = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
     short = reason(pc.less(length, min_characters), f"short {column}: fewer than {min_characters} characters")

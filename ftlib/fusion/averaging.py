@@ -21,7 +21,7 @@ from ftlib.fusion.base import Fusion
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 class Averaging(Fusion):

@@ -13,7 +13,7 @@ from ftlib.plugins import Plugin
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 class Combiner:

@@ -27,7 +27,7 @@ from ftlib.fusion.base import Fusion
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 SMALL_LIBRARY = 8
 """Fewer members than this are not bagged."""
@@ -52,7 +52,7 @@ class Greedy(Fusion):
 
     def check(self, target: Target) -> None:
         """Refuse a metric that the target does not have (ParamsError)."""
-        from ftlib.measures import check_metric
+        from ftlib.evaluation.measures import check_metric
 
         if self.metric is not None:
             check_metric(self.metric, target)
@@ -122,7 +122,7 @@ def _sorted_start(scores: np.ndarray, objective: Objective) -> np.ndarray:
 def _objective(metric: str, references: np.ndarray, target: Target) -> Objective:
     from math import isnan
 
-    from ftlib.measures import proper_loss, value_of
+    from ftlib.evaluation.measures import proper_loss, value_of
 
     sign = 1 if target.higher_is_better(metric) else -1
 

@@ -23,7 +23,7 @@ from ftlib.fusion.base import Combiner, Fusion
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 MEAN_VOTE = 1e-3
 """What part of one vote the members' mean score casts: enough to break ties, too little to turn a majority."""

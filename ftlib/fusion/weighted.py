@@ -26,7 +26,7 @@ from ftlib.fusion.base import Fusion
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 NEGLIGIBLE = 1e-3
 """An optimised weight below it is 0: the member is not worth running."""
@@ -51,7 +51,7 @@ class Weighted(Fusion):
 
     def check(self, target: Target) -> None:
         """Refuse a metric that the target does not have (ParamsError)."""
-        from ftlib.measures import check_metric
+        from ftlib.evaluation.measures import check_metric
 
         if self.metric is not None:
             check_metric(self.metric, target)
@@ -86,7 +86,7 @@ def skill(scores: np.ndarray, references: np.ndarray, target: Target, metric: st
     """
     import numpy as np
 
-    from ftlib.measures import value_of
+    from ftlib.evaluation.measures import value_of
 
     value = value_of(metric, scores, references, target)
     constant = np.broadcast_to(_shares(references, target), scores.shape)
@@ -104,7 +104,7 @@ def optimised_weights(
     import numpy as np
     from scipy.optimize import minimize
 
-    from ftlib.measures import proper_loss, value_of
+    from ftlib.evaluation.measures import proper_loss, value_of
 
     metric = proper_loss(target)
 

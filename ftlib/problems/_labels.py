@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ftlib.errors import DataError, ParamsError, unknown
-from ftlib.labels import check
-from ftlib.targets import MultiLabel, SingleLabel
+from ftlib.targets.base import MultiLabel, SingleLabel
+from ftlib.targets.reading import check
 
 if TYPE_CHECKING:
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 def _as_names(value: Any) -> Any:

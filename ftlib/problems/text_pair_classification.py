@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 class TextPairClassification(Problem):

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
-from ftlib.targets import Value
+from ftlib.targets.base import Value
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 class TextRegression(Problem):

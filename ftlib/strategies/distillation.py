@@ -56,7 +56,7 @@ class Distillation(Strategy):
         Raises:
             UnsupportedError: If the checkpoint has no such blocks, or a prefix that belongs to its blocks.
         """
-        from ftlib.layers import block_list, evenly_spaced, keep_blocks
+        from ftlib.models.layers import block_list, evenly_spaced, keep_blocks
 
         if self.student_blocks is not None:
             if hasattr(model, "peft_config"):

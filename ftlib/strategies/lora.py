@@ -54,8 +54,8 @@ class Lora(Strategy):
         """
         from peft import LoraConfig, get_peft_model
 
-        from ftlib.layers import head_names
-        from ftlib.peft_models import keep_hooks
+        from ftlib.models.layers import head_names
+        from ftlib.models.peft_models import keep_hooks
 
         if hasattr(model, "peft_config"):
             raise UnsupportedError(
@@ -78,6 +78,6 @@ class Lora(Strategy):
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
         """Merge the updates, or leave the adapter as it is."""
-        from ftlib.peft_models import merged
+        from ftlib.models.peft_models import merged
 
         return merged(model) if self.merge else model

@@ -44,8 +44,8 @@ class Prefix(Strategy):
         """
         from peft import PrefixTuningConfig, get_peft_model
 
-        from ftlib.layers import head_parameters, unwrapped
-        from ftlib.peft_models import keep_hooks
+        from ftlib.models.layers import head_parameters, unwrapped
+        from ftlib.models.peft_models import keep_hooks
 
         self._check_model(model, problem)
         for parameter in model.parameters():
@@ -65,7 +65,7 @@ class Prefix(Strategy):
     def _check_model(self, model: PreTrainedModel, problem: Problem) -> None:
         import inspect
 
-        from ftlib.layers import backbone, head_names
+        from ftlib.models.layers import backbone, head_names
 
         if hasattr(model, "peft_config"):
             raise UnsupportedError("prefix cannot start from a checkpoint that has a prefix; start from another stage.")
@@ -89,7 +89,7 @@ class Prefix(Strategy):
 
 def _reserved_positions(model: PreTrainedModel) -> int:
     """Return how many positions a RoBERTa-like model keeps for padding: it counts from padding_idx + 1."""
-    from ftlib.layers import backbone
+    from ftlib.models.layers import backbone
 
     positions = getattr(getattr(backbone(model), "embeddings", None), "position_embeddings", None)
     padding = getattr(positions, "padding_idx", None)

@@ -44,9 +44,9 @@ class PromptTuning(Strategy):
         """
         import torch
 
-        from ftlib.embeddings import append_rows, learn_rows
-        from ftlib.layers import head_parameters
-        from ftlib.virtual_tokens import VirtualTokens, attach, attached
+        from ftlib.models.layers import head_parameters
+        from ftlib.models.virtual_tokens import VirtualTokens, attach, attached
+        from ftlib.training.embeddings import append_rows, learn_rows
 
         before = attached(model)
         old = before.ids if before else ()
@@ -81,13 +81,13 @@ class PromptTuning(Strategy):
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
         """Write the learned rows into plain word embeddings."""
-        from ftlib.embeddings import restore
+        from ftlib.training.embeddings import restore
 
         restore(model)
         return model
 
     def _check_room(self, model: PreTrainedModel, problem: Problem, before: int) -> None:
-        from ftlib.layers import unwrapped
+        from ftlib.models.layers import unwrapped
 
         positions = getattr(unwrapped(model).config, "max_position_embeddings", 1 << 30)
         needed = problem.max_length + before + self.num_virtual_tokens

@@ -185,7 +185,7 @@ def write_pyfunc(path: Path, folder: Path, about: Model) -> None:
     mlflow.pyfunc.save_model(
         path=str(path),
         mlflow_model=about,
-        python_model=str(package / "served_model.py"),
+        python_model=str(package / "serving" / "pyfunc.py"),
         artifacts={"model": str(folder)},
         code_paths=[str(package)],
         pip_requirements=_requirements(),

@@ -71,7 +71,7 @@ def test_an_error_of_the_library_has_its_own_exit_code(ftlib, monkeypatch: pytes
     def fail(*_: object) -> None:
         raise FtlibError("the store is on fire; put it out.")
 
-    monkeypatch.setattr("ftlib.loading.load_experiment", fail)
+    monkeypatch.setattr("ftlib.params.loading.load_experiment", fail)
     result = ftlib("check", "p.yaml")
     assert (result.code, result.err) == (1, "the store is on fire; put it out.\n")
 
@@ -80,7 +80,7 @@ def test_an_unexpected_error_is_one_line_and_a_log(ftlib, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise ZeroDivisionError("division by zero\nand more")
 
-    monkeypatch.setattr("ftlib.loading.load_experiment", fail)
+    monkeypatch.setattr("ftlib.params.loading.load_experiment", fail)
     result = ftlib("check", "p.yaml")
     [log] = (home / "logs").glob("error-*.log")
     assert result.code == 1
@@ -101,7 +101,7 @@ def test_control_c_is_one_line_and_exit_code_130(ftlib, monkeypatch: pytest.Monk
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ftlib.loading.load_experiment", stop)
+    monkeypatch.setattr("ftlib.params.loading.load_experiment", stop)
     result = ftlib("run", "p.yaml")
     assert result.code == 130
     assert result.err == "Stopped. Every finished step is kept; the same command goes on from here.\n"

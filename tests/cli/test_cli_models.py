@@ -39,8 +39,8 @@ class Oracle:
 
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftlib.serving.resolve", lambda model: model)
-    monkeypatch.setattr("ftlib.serving.load", lambda folder: Oracle())
+    monkeypatch.setattr("ftlib.serving.answering.resolve", lambda model: model)
+    monkeypatch.setattr("ftlib.serving.answering.load", lambda folder: Oracle())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ftlib.ensembling import fit, read_references, read_scores
-from ftlib.evaluation import Evaluated, Evaluation, evaluate
+from ftlib.evaluation.evaluate import Evaluated, Evaluation, evaluate
 from ftlib.files import write_json, write_table
 from ftlib.fusion.base import Fusion
 from ftlib.problems.base import Problem

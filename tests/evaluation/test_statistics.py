@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit, softmax
 
-from ftlib.assessment import assess, compare
 from ftlib.errors import ParamsError
-from ftlib.measures import _row_by_row, _Rows, measure, value_of
-from ftlib.statistics import bootstrap, interval, mcnemar, paired_bootstrap_p_value, resamples
-from ftlib.targets import MultiLabel, SingleLabel, Target, Value
+from ftlib.evaluation.assessment import assess, compare
+from ftlib.evaluation.measures import _row_by_row, _Rows, measure, value_of
+from ftlib.evaluation.statistics import bootstrap, interval, mcnemar, paired_bootstrap_p_value, resamples
+from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
 
 TARGETS = {
     "two labels": SingleLabel(("no", "yes")),
@@ -92,7 +92,7 @@ def test_every_resample_has_as_many_rows(num_rows: int, num_samples: int, seed: 
 
 
 def test_blocks_do_not_matter_to_how_many_resamples_there_are(monkeypatch):
-    monkeypatch.setattr("ftlib.statistics.BLOCK_CELLS", 70)
+    monkeypatch.setattr("ftlib.evaluation.statistics.BLOCK_CELLS", 70)
     assert [len(block) for block in resamples(20, 8, seed=0)] == [3, 3, 2]
 
 

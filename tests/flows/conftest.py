@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sample_steps
 
-from ftlib.params import Experiment
+from ftlib.params.experiment import Experiment
 
 PARAMS: dict[str, Any] = {
     "name": "sample_run",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ftlib.errors import DataError, FtlibError
-from ftlib.params import Experiment
+from ftlib.params.experiment import Experiment
 
 Pipeline = Callable[..., None]
 

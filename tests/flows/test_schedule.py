@@ -90,7 +90,7 @@ def test_a_scheduled_run_fires_by_itself_and_is_all_cached(
 
     from flows.hybrid_finetune import settings
     from flows.running import run_experiment
-    from ftlib.loading import load_experiment
+    from ftlib.params.loading import load_experiment
 
     assert [s.state for s in servers.status()] == ["running"] * 3
     assert [s.pid for s in servers.up()] == [s.pid for s in servers.status()]  # nothing is started twice

@@ -298,7 +298,7 @@ def test_gold_answers_of_other_rows_are_refused():
 
 
 def test_a_fusion_that_refuses_the_target_does_so_before_fitting():
-    from ftlib.targets import SingleLabel
+    from ftlib.targets.base import SingleLabel
 
     Watcher.seen.clear()
     with pytest.raises(UnsupportedError):

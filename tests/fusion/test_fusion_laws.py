@@ -11,7 +11,7 @@ from simulated import fusion
 
 from ftlib.ensembling import References, Scores, fit
 from ftlib.fusion._mean import pool
-from ftlib.targets import MultiLabel, SingleLabel, Value
+from ftlib.targets.base import MultiLabel, SingleLabel, Value
 
 TARGETS = {"single_label": SingleLabel(("a", "b", "c")), "multi_label": MultiLabel(("a", "b", "c")), "value": Value()}
 MEANS = (
@@ -112,7 +112,7 @@ def test_weights_are_shares(method, kind, data):
 @given(data=st.data())
 @few
 def test_greedy_selection_is_never_below_the_best_member_on_its_rows(kind, data):
-    from ftlib.measures import value_of
+    from ftlib.evaluation.measures import value_of
 
     target = TARGETS[kind]
     scores, references = data.draw(rows(kind))

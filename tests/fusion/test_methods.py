@@ -11,12 +11,12 @@ from scipy.special import expit, softmax
 from simulated import fusion, main_metric, simulated
 
 from ftlib.errors import DataError
+from ftlib.evaluation.measures import value_of
 from ftlib.fusion._learners import boosted, linear, ridge
 from ftlib.fusion.greedy import _objective, select
 from ftlib.fusion.stacking import best_f1_threshold
 from ftlib.fusion.weighted import skill
-from ftlib.measures import value_of
-from ftlib.targets import MultiLabel, SingleLabel, Value
+from ftlib.targets.base import MultiLabel, SingleLabel, Value
 
 TWO = SingleLabel(("no", "yes"))
 BY_SKILL = {"name": "weighted", "weights_from": "validation_scores"}

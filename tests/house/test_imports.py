@@ -13,9 +13,9 @@ HEAVY = {"torch", "transformers", "mlflow", "datasets", "pandas", "prefect", "sk
 PLUGIN_FOLDERS = ("problems", "strategies", "fusion", "data/sources")
 LAYERS = [
     {"errors", "progress", "files"},
-    {"plugins", "artifacts", "steps", "state", "layers", "precision", "targets"},
+    {"plugins", "artifacts", "steps", "state", "models.layers", "training.precision", "targets"},
     {"problems", "strategies", "fusion", "data"},
-    {"checkpoints"},
+    {"models"},
     {"training", "prediction", "evaluation", "serving"},
 ]
 
@@ -59,7 +59,7 @@ def test_the_library_does_not_know_prefect(path: Path):
 
 def test_only_tracking_and_the_served_model_import_mlflow():
     users = {p.relative_to(ROOT).parts[1] for p in FILES if "mlflow" in tops(imported(p))}
-    assert users <= {"tracking", "served_model.py"}
+    assert users <= {"tracking", "serving"}
 
 
 @pytest.mark.parametrize("folder", PLUGIN_FOLDERS)
@@ -72,8 +72,13 @@ def test_plugins_of_a_folder_do_not_import_each_other(folder: str):
 
 
 def layer_of(module: str) -> int | None:
-    part = module.removeprefix("ftlib.").partition(".")[0]
-    return next((i for i, names in enumerate(LAYERS) if part in names), None)
+    """Return a module's layer: its own where it is named, else its package's."""
+    parts = module.split(".")[1:]
+    for name in (".".join(parts[:2]), parts[0]):
+        found = next((i for i, names in enumerate(LAYERS) if name in names), None)
+        if found is not None:
+            return found
+    return None
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.relative_to(ROOT).parts[0] == "ftlib"], ids=lambda p: p.stem)

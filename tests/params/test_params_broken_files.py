@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ftlib.errors import ParamsError
-from ftlib.loading import load_experiment
+from ftlib.params.loading import load_experiment
 from ftlib.strategies.base import Strategy
 
 Write = Callable[[str | bytes], Path]

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftlib.documents import parse_document, parse_value, plain_scalar
+from ftlib.params.documents import parse_document, parse_value, plain_scalar
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_anchors_and_merges_are_read():
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
-    from ftlib.documents import read_document
+    from ftlib.params.documents import read_document
 
     path = tmp_path / "p.yaml"
     path.write_bytes(b"\xef\xbb\xbfname: a\n")

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ftlib import loading
 from ftlib.errors import CheckpointError, DataError, ParamsError, UnsupportedError
-from ftlib.loading import check_inputs, load_experiment
+from ftlib.params import loading
+from ftlib.params.loading import check_inputs, load_experiment
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 
@@ -81,7 +81,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: str) -> Simple
     Path("data/train.tsv").write_text("sentence\tlabel\nfine\tyes\n")
     Path("data/test.csv").write_text("sentence,label\nfine,yes\n")
     had: list[str] = []
-    monkeypatch.setattr("ftlib.pretrained.fingerprint", lambda model: had.append(model) or "digest")
+    monkeypatch.setattr("ftlib.models.pretrained.fingerprint", lambda model: had.append(model) or "digest")
     return SimpleNamespace(text=good.replace("label: 1", "label: label"), had=had)
 
 
@@ -94,7 +94,7 @@ def test_every_missing_input_is_told_at_once(inputs: SimpleNamespace, monkeypatc
     def nowhere(model: str) -> str:
         raise CheckpointError(f"base_model {model!r}: there is no such folder.")
 
-    monkeypatch.setattr("ftlib.pretrained.fingerprint", nowhere)
+    monkeypatch.setattr("ftlib.models.pretrained.fingerprint", nowhere)
     Path("data/train.tsv").unlink()
     Path("data/test.csv").write_text("sentense,label\nfine,yes\n")
     with pytest.raises(DataError) as caught:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ftlib.errors import ParamsError
-from ftlib.loading import load_experiment
-from ftlib.params import Experiment
+from ftlib.params.experiment import Experiment
+from ftlib.params.loading import load_experiment
 
 Write = Callable[[str | bytes], Path]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ftlib.documents import parse_document, read_document
 from ftlib.fusion.base import Fusion
-from ftlib.params import Experiment
+from ftlib.params.documents import parse_document, read_document
+from ftlib.params.experiment import Experiment
 from ftlib.strategies.base import Strategy
 
 PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlib.errors import DataError, ParamsError
-from ftlib.targets import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
 
 UNKNOWN = "unknown label '{}'"
 MISSING = "missing label"

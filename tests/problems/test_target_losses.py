@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
 
-from ftlib.targets import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
 
 THREE = ("a", "b", "c")
 TARGETS = [SingleLabel(THREE), MultiLabel(THREE), Value()]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ftlib import metrics
 from ftlib.errors import CheckpointError, ParamsError
-from ftlib.targets import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets import metrics
+from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
 
 LABELS = ("a", "b", "c", "d")
 

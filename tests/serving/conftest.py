@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ftlib.data.clean import Cleaning
-from ftlib.packing import pack
 from ftlib.problems.base import Problem
+from ftlib.serving.packing import pack
 
 WORDS = ["i", "was", "charged", "twice", "refund", "the", "app", "crashes", "password", "my", "a", "b", "c", "it", "is"]
 PROBLEMS = {
@@ -38,7 +38,7 @@ def make_checkpoint(folder: Path, problem: Problem, seed: int, *, lower: bool = 
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-    from ftlib import checkpoints
+    from ftlib.models import checkpoints
 
     vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))

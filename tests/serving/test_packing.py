@@ -10,8 +10,8 @@ from ftlib.errors import CheckpointError
 from ftlib.files import read_json
 from ftlib.fusion._mean import WeightedMean
 from ftlib.fusion.base import Fusion
-from ftlib.packing import pack
 from ftlib.problems.base import Problem
+from ftlib.serving.packing import pack
 
 
 def fitted(folder: Path, shares: tuple[float, ...], space: str = "scores") -> tuple[Fusion, Path]:

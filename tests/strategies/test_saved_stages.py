@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from ftlib import checkpoints, training
 from ftlib.errors import UnsupportedError
-from ftlib.layers import block_list, unwrapped
+from ftlib.models import checkpoints
+from ftlib.models.layers import block_list, unwrapped
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training
+from ftlib.training import stage
+from ftlib.training.stage import Training
 from tests import contracts
 
 SINGLE = "text_classification"
@@ -66,7 +67,7 @@ def test_a_saved_adapter_opens_with_plain_peft(name, fields, architecture, tiny_
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from ftlib.peft_models import known_warnings
+    from ftlib.models.peft_models import known_warnings
 
     result = trained(name, tiny_model(architecture), tmp_path, **fields)
     with checkpoints.quiet(), known_warnings():
@@ -140,7 +141,7 @@ def test_a_prompt_stays_out_of_the_pooled_place(tiny_model, tmp_path):
 def test_virtual_tokens_are_cut_out_of_outputs_that_have_a_place_per_token(tiny_model):
     from transformers import AutoModelForTokenClassification
 
-    from ftlib.virtual_tokens import VirtualTokens, attach
+    from ftlib.models.virtual_tokens import VirtualTokens, attach
 
     with checkpoints.quiet():
         model = AutoModelForTokenClassification.from_pretrained(tiny_model("bert"), num_labels=3).eval()
@@ -150,7 +151,7 @@ def test_virtual_tokens_are_cut_out_of_outputs_that_have_a_place_per_token(tiny_
     inserted = model(input_ids=ids).logits
     assert inserted.shape == (1, 5, 3)
     attach(model, VirtualTokens((99,), 3))
-    from ftlib.virtual_tokens import detach
+    from ftlib.models.virtual_tokens import detach
 
     detach(model)
     expected = model(input_ids=by_hand).logits
@@ -208,5 +209,5 @@ def test_training_needs_rows(tiny_model, tmp_path):
     checkpoint = checkpoints.load(tiny_model("bert"), problem)
     rows = contracts.encoded_rows(problem, checkpoint.tokenizer)
     with pytest.raises(DataError, match="no rows"):
-        training.train(checkpoint, rows.slice(0, 0), rows, problem=problem, strategy=strategy("full"),
+        stage.train(checkpoint, rows.slice(0, 0), rows, problem=problem, strategy=strategy("full"),
                        settings=Training(), seed=1, scratch=tmp_path, name="train-x")  # fmt: skip

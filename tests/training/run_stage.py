@@ -10,18 +10,20 @@ import sys
 import time
 from pathlib import Path
 
-from ftlib import checkpoints, progress, training
+from ftlib import progress
 from ftlib.files import write_json
+from ftlib.models import checkpoints
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training
+from ftlib.training import stage
+from ftlib.training.stage import Training
 from tests import contracts
 
 
 def main(start: Path, scratch: Path, out: Path, strategy: str = "full", pause: float = 0.0) -> None:
     """Train, save, and write the history."""
     problem = contracts.bound(Problem.named("text_classification")())
-    training.set_seed(5)
+    stage.set_seed(5)
     checkpoint = checkpoints.load(start, problem)
     rows = contracts.encoded_rows(problem, checkpoint.tokenizer, limit=None)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -31,7 +33,7 @@ def main(start: Path, scratch: Path, out: Path, strategy: str = "full", pause: f
         time.sleep(pause)
 
     with progress.listen(watch):
-        result = training.train(
+        result = stage.train(
             checkpoint,
             contracts.repeated(rows, 4),
             rows,

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftlib.batches import Rows, SimilarLengthSampler, reading_batches, training_batches
+from ftlib.training.batches import Rows, SimilarLengthSampler, reading_batches, training_batches
 from tests.conftest import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer("bert")

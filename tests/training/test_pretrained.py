@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from ftlib import checkpoints
 from ftlib.errors import CheckpointError, UnsupportedError
-from ftlib.layers import block_list, count, evenly_spaced, keep_blocks, layers
+from ftlib.models import checkpoints
+from ftlib.models.layers import block_list, count, evenly_spaced, keep_blocks, layers
 from ftlib.problems.base import Problem
 from tests import contracts
 from tests.conftest import ARCHITECTURES
@@ -132,7 +132,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_the_remedy(monkeypatch: p
     def unreachable(*arguments: object, **keywords: object) -> None:
         raise HTTPError("Name or service not known")
 
-    monkeypatch.setattr("ftlib.pretrained._offline", lambda: False)
+    monkeypatch.setattr("ftlib.models.pretrained._offline", lambda: False)
     monkeypatch.setattr(HfApi, "model_info", unreachable)
     with pytest.raises(CheckpointError, match="Name or service not known"):
         checkpoints.fingerprint("nobody/no-such-model")

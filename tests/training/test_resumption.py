@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ftlib import progress, trainer
+from ftlib import progress
+from ftlib.training import trainer
 from tests.training import run_stage
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ftlib import precision
-from ftlib.dropout import Masks, attend, cheap_dropout, drop
-from ftlib.embeddings import append_rows, learn_rows, restore
+from ftlib.training import precision
+from ftlib.training.dropout import Masks, attend, cheap_dropout, drop
+from ftlib.training.embeddings import append_rows, learn_rows, restore
 
 
 def tiny_bert(dropout: float = 0.0):

@@ -7,14 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from ftlib import checkpoints, progress, training
+from ftlib import progress
 from ftlib.errors import CheckpointError, DataError, FtlibError
 from ftlib.files import write_table
+from ftlib.models import checkpoints
 from ftlib.prediction import mean_teacher, predict
 from ftlib.problems.base import Problem
-from ftlib.record import Record
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training
+from ftlib.training import stage
+from ftlib.training.record import Record
+from ftlib.training.stage import Training
 from tests import contracts
 
 
@@ -24,16 +26,16 @@ def problem() -> Problem:
 
 
 @pytest.fixture
-def stage(tiny_model, problem, tmp_path):
+def run_stage(tiny_model, problem, tmp_path):
     """Return a function that trains a tiny stage with any settings."""
 
     def run(scratch: str = "scratch", **settings):
         start = tiny_model("bert", 0.1)  # building it draws random numbers: seed afterwards
-        training.set_seed(2)
+        stage.set_seed(2)
         checkpoint = checkpoints.load(start, problem)
         rows = contracts.encoded_rows(problem, checkpoint.tokenizer, limit=None)
         defaults = {"learning_rate": 2e-3, "num_train_epochs": 3.0, "batch_size": 4, "precision": "float32"}
-        return training.train(checkpoint, rows, rows, problem=problem, strategy=Strategy.named("full")(),
+        return stage.train(checkpoint, rows, rows, problem=problem, strategy=Strategy.named("full")(),
                               settings=Training(**{**defaults, **settings}), seed=2, scratch=tmp_path / scratch,
                               name="train-test")  # fmt: skip
 
@@ -46,15 +48,15 @@ def files(result, folder) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_same_seed_gives_the_same_bytes_and_history(precision, stage, tmp_path):
-    first, second = stage("a", precision=precision), stage("b", precision=precision)
+def test_the_same_seed_gives_the_same_bytes_and_history(precision, run_stage, tmp_path):
+    first, second = run_stage("a", precision=precision), run_stage("b", precision=precision)
     assert files(first, tmp_path / "first") == files(second, tmp_path / "second")
     assert first.history == second.history
     assert json.dumps(first.history)
 
 
-def test_the_best_weights_of_all_validation_passes_are_kept(stage, problem, tiny_model):
-    result = stage(num_train_epochs=6.0, learning_rate=3e-2, early_stopping_patience=None)
+def test_the_best_weights_of_all_validation_passes_are_kept(run_stage, problem, tiny_model):
+    result = run_stage(num_train_epochs=6.0, learning_rate=3e-2, early_stopping_patience=None)
     passes = [row for row in result.history if "validation_loss" in row]
     best = max(passes, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
     assert result.figures["best_step"] == best["step"]
@@ -63,42 +65,42 @@ def test_the_best_weights_of_all_validation_passes_are_kept(stage, problem, tiny
     assert (answers == rows.column("labels").to_numpy()).mean() == pytest.approx(best["validation_accuracy"])
 
 
-def test_training_stops_when_patience_is_over(stage):
-    result = stage(num_train_epochs=30.0, learning_rate=5e-2, early_stopping_patience=2)
+def test_training_stops_when_patience_is_over(run_stage):
+    result = run_stage(num_train_epochs=30.0, learning_rate=5e-2, early_stopping_patience=2)
     assert result.figures["steps"] < 90
 
 
-def test_validation_runs_as_often_as_asked_and_at_the_end(stage):
-    result = stage(num_train_epochs=1.5, evaluations_per_epoch=3, early_stopping_patience=None)
+def test_validation_runs_as_often_as_asked_and_at_the_end(run_stage):
+    result = run_stage(num_train_epochs=1.5, evaluations_per_epoch=3, early_stopping_patience=None)
     steps = [row["step"] for row in result.history if "validation_loss" in row]
     assert steps == [1, 2, 3, 4, 5]
     assert result.figures["epochs"] == pytest.approx(5 / 3)
 
 
-def test_the_history_has_no_times_and_ends_at_the_last_step(stage):
-    result = stage()
+def test_the_history_has_no_times_and_ends_at_the_last_step(run_stage):
+    result = run_stage()
     assert {"step", "epoch", "loss", "learning_rate"} == set(result.history[0])
     assert max(row["step"] for row in result.history) == 9
     assert not any("second" in key or "time" in key for row in result.history for key in row)
 
 
-def test_progress_is_told_and_nothing_is_printed(stage, capfd):
+def test_progress_is_told_and_nothing_is_printed(run_stage, capfd):
     events = []
     with progress.listen(events.append):
-        stage()
+        run_stage()
     assert events[-1].done == events[-1].total == 9
     assert events[-1].step == "train-test"
     assert "validation_accuracy" in events[-1].metrics
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_loss_that_is_not_a_number_says_what_to_do(stage):
+def test_a_loss_that_is_not_a_number_says_what_to_do(run_stage):
     with pytest.raises(FtlibError, match=r"lower training\.learning_rate"):
-        stage(learning_rate=1e30, max_grad_norm=1e30, num_train_epochs=9.0)
+        run_stage(learning_rate=1e30, max_grad_norm=1e30, num_train_epochs=9.0)
 
 
-def test_predictions_come_in_the_order_of_the_rows(stage, problem):
-    result = stage()
+def test_predictions_come_in_the_order_of_the_rows(run_stage, problem):
+    result = run_stage()
     rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
     shuffled = rows.take(np.random.default_rng(0).permutation(len(rows)))
     straight = dict(zip(rows["row_id"].to_pylist(), contracts.logits(result.checkpoint, rows), strict=True))
@@ -108,8 +110,8 @@ def test_predictions_come_in_the_order_of_the_rows(stage, problem):
         np.testing.assert_allclose(logits, straight[row_id], atol=1e-5)
 
 
-def test_several_teachers_give_their_mean_scores_by_row_id(stage, problem, tmp_path):
-    result = stage()
+def test_several_teachers_give_their_mean_scores_by_row_id(run_stage, problem, tmp_path):
+    result = run_stage()
     rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
     table = predict(result.checkpoint, rows).table
     for name, part in (("a", table), ("b", table.take(np.arange(len(table))[::-1]))):
@@ -142,8 +144,8 @@ def test_an_undefined_metric_counts_as_the_worst():
     assert not record.log_validation(3, 0.3, {"validation_loss": 0.1})
 
 
-def test_a_stage_for_other_labels_is_not_opened(stage, problem, tmp_path):
-    checkpoints.save(stage().checkpoint, tmp_path / "saved")
+def test_a_stage_for_other_labels_is_not_opened(run_stage, problem, tmp_path):
+    checkpoints.save(run_stage().checkpoint, tmp_path / "saved")
     other = Problem.named("text_classification")(labels=("x", "y"))
     with pytest.raises(CheckpointError, match="labels"):
         checkpoints.load(tmp_path / "saved", other)

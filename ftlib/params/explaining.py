@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ftlib.documents import Document, Trail
 from ftlib.errors import unknown
+from ftlib.params.documents import Document, Trail
+from ftlib.params.shapes import Place, called, expected, keys_of, locate, pattern_of, section_of, unwrap
 from ftlib.plugins import Plugin, Section
-from ftlib.shapes import Place, called, expected, keys_of, locate, pattern_of, section_of, unwrap
 
 Problem = tuple[Trail, str]
 """Where something is wrong, and the sentence that says what."""

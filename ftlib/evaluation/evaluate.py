@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from ftlib.assessment import Contest
+    from ftlib.evaluation.assessment import Contest
     from ftlib.fusion.base import Combiner, Fusion
     from ftlib.problems.base import Problem
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 SPLITS = ("validation", "test")
 
@@ -142,7 +142,7 @@ def _results(
     seed: int,
 ) -> _Results:
     from ftlib.ensembling import read_references
-    from ftlib.measures import check_metric
+    from ftlib.evaluation.measures import check_metric
 
     metric = settings.metric or problem.target.main_metric
     check_metric(metric, problem.target)
@@ -216,7 +216,7 @@ def _contest(
     settings: Evaluation,
     seed: int,
 ) -> Contest:
-    from ftlib.assessment import Contest
+    from ftlib.evaluation.assessment import Contest
 
     return Contest(
         {m.name: m.scores[split] for m in models},
@@ -236,7 +236,7 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
     """Return the best model by validation: see the module's docstring. Of equals, the first."""
     from math import inf, isnan
 
-    from ftlib.measures import proper_loss, value_of
+    from ftlib.evaluation.measures import proper_loss, value_of
 
     contest, target = results.contests["validation"], results.target
     sign = 1 if target.higher_is_better(results.metric) else -1
@@ -260,7 +260,7 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
 
 
 def _summary(results: _Results, best: _Model) -> dict[str, Any]:
-    from ftlib.error_analysis import disagreement
+    from ftlib.evaluation.error_analysis import disagreement
 
     target, test = results.target, results.references["test"]
     best_member = _choose(results.members, results)
@@ -322,7 +322,7 @@ def _best(best: _Model, results: _Results) -> dict[str, Any]:
 
 def _pictures(results: _Results, best: _Model) -> dict[str, Any]:
     """Return what the report draws of the best model and each member, by name."""
-    from ftlib.error_analysis import confusion, reliability, scatter
+    from ftlib.evaluation.error_analysis import confusion, reliability, scatter
 
     shown = {m.name: m.scores["test"] for m in (best, *results.members)}
     references, target = results.references["test"], results.target
@@ -335,7 +335,7 @@ def _pictures(results: _Results, best: _Model) -> dict[str, Any]:
 
 
 def _errors(rows: pa.Table, best: _Model, results: _Results) -> pa.Table:
-    from ftlib.error_analysis import worst_errors
+    from ftlib.evaluation.error_analysis import worst_errors
 
     members = {m.name: m.scores["test"] for m in results.members}
     return worst_errors(rows, best.scores["test"], members, results.references["test"], results.problem)

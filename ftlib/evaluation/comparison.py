@@ -125,8 +125,8 @@ def compare(one: Answers, other: Answers, metric: str, *, seed: int = 0) -> Comp
 
 def _paired(rows: list[tuple[np.ndarray, np.ndarray, Answers]], metric: str, num_rows: int, seed: int) -> Comparison:
     """Test two models on the same rows: exact McNemar for accuracy, a paired bootstrap for anything else."""
-    from ftlib.measures import measure, right, value_of
-    from ftlib.statistics import bootstrap, mcnemar, paired_bootstrap_p_value
+    from ftlib.evaluation.measures import measure, right, value_of
+    from ftlib.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap_p_value
 
     first, second = (value_of(metric, s, r, a.problem.target) for s, r, a in rows)
     if metric == "accuracy":

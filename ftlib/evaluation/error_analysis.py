@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ftlib.measures import right, row_losses
+from ftlib.evaluation.measures import right, row_losses
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
     from ftlib.problems.base import Problem
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 MOST_ERRORS = 200
 """Rows in the table of errors."""
@@ -47,7 +47,7 @@ def reliability(scores: np.ndarray, references: np.ndarray, target: Target) -> l
 
     Of one label a row, the confidence is that in the answer; of several, every label's own probability.
     """
-    from ftlib.metrics import bins
+    from ftlib.targets.metrics import bins
 
     if target.kind == "single_label":
         found = bins(scores.max(1), target.predicted(scores) == references)

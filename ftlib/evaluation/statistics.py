@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.measures import Measure
+    from ftlib.evaluation.measures import Measure
 
 BLOCK_CELLS = 2_000_000
 """Resamples are drawn in blocks of so many counts (16 MB)."""

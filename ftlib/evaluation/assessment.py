@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ftlib.measures import measure, right, value_of
-from ftlib.statistics import bootstrap, interval, mcnemar, paired_bootstrap_p_value
+from ftlib.evaluation.measures import measure, right, value_of
+from ftlib.evaluation.statistics import bootstrap, interval, mcnemar, paired_bootstrap_p_value
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 @dataclass(frozen=True)

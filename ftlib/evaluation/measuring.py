@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from ftlib.reading import Rows
-    from ftlib.serving import Served
-    from ftlib.targets import Target
+    from ftlib.serving.answering import Served
+    from ftlib.serving.reading import Rows
+    from ftlib.targets.base import Target
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     """
     import pyarrow.compute as pc
 
-    from ftlib.assessment import assess
+    from ftlib.evaluation.assessment import assess
 
     problem = served.problem
     labels, reasons = problem.target.parse(rows.needed[problem.label_column])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import typing
 from typing import Any
 
-from ftlib.documents import Document, Trail, parse_value
 from ftlib.errors import ParamsError, unknown
-from ftlib.explaining import unknown_key
+from ftlib.params.documents import Document, Trail, parse_value
+from ftlib.params.explaining import unknown_key
+from ftlib.params.shapes import keys_of, locate, plugin_fields, section_of, unwrap
 from ftlib.plugins import Plugin, Section
-from ftlib.shapes import keys_of, locate, plugin_fields, section_of, unwrap
 
 
 def override(document: Document, change: str, root: type[Section]) -> None:

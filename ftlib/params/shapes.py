@@ -12,8 +12,8 @@ import annotated_types
 from pydantic import StringConstraints
 from pydantic.fields import FieldInfo
 
-from ftlib.documents import Trail
 from ftlib.errors import ParamsError
+from ftlib.params.documents import Trail
 from ftlib.plugins import Plugin, Section, plural
 
 _WORDS: dict[Any, str] = {str: "text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 Measure = Callable[["np.ndarray"], "np.ndarray"]
 """Row counts, float64, shape (num_samples, num_rows) -> values, shape (num_samples,)."""
@@ -225,7 +225,7 @@ def _calibration(rows: _Rows) -> Measure:
     """Sum, per bin, hits minus confidence; several labels a row are pooled."""
     import numpy as np
 
-    from ftlib.metrics import NUM_BINS
+    from ftlib.targets.metrics import NUM_BINS
 
     if rows.references.ndim == 2:
         confidence, hit = rows.scores, rows.references > 0

@@ -29,11 +29,11 @@ from ftlib.errors import ArtifactError
 from ftlib.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from ftlib.batches import Rows
     from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
-    from ftlib.trainer import StageTrainer
-    from ftlib.training import Training
+    from ftlib.training.batches import Rows
+    from ftlib.training.stage import Training
+    from ftlib.training.trainer import StageTrainer
 
 KEPT = 2
 MANIFEST = "manifest.json"

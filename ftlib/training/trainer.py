@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ftlib import resumption
-from ftlib.batches import Rows, SimilarLengthSampler
-from ftlib.checkpoints import quiet
-from ftlib.dropout import cheap_dropout
-from ftlib.embeddings import RowEmbedding, learn_rows, restore
 from ftlib.errors import FtlibError
-from ftlib.precision import autocast, resolve
+from ftlib.models.checkpoints import quiet
+from ftlib.models.virtual_tokens import attached
 from ftlib.prediction import run
 from ftlib.progress import Progress, emit
-from ftlib.record import Record
-from ftlib.virtual_tokens import attached
+from ftlib.training import resumption
+from ftlib.training.batches import Rows, SimilarLengthSampler
+from ftlib.training.dropout import cheap_dropout
+from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
+from ftlib.training.precision import autocast, resolve
+from ftlib.training.record import Record
 
 if TYPE_CHECKING:
     from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
-    from ftlib.training import Training
+    from ftlib.training.stage import Training
 
 LOSS_POINTS = 100
 """Points of the loss curve in the history, about."""

@@ -15,9 +15,9 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the packed model that was logged beside this script."""
-        from ftlib import serving
+        from ftlib.serving import answering
 
-        self.served = serving.load(Path(context.artifacts["model"]))
+        self.served = answering.load(Path(context.artifacts["model"]))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

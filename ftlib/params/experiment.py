@@ -13,12 +13,12 @@ from ftlib.data.clean import Cleaning
 from ftlib.data.sources.base import Source
 from ftlib.data.split import Splitting
 from ftlib.errors import unknown
-from ftlib.evaluation import Evaluation
+from ftlib.evaluation.evaluate import Evaluation
 from ftlib.fusion.base import Fusion
 from ftlib.plugins import Section
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
-from ftlib.training import Training
+from ftlib.training.stage import Training
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Split = Literal["train", "validation", "fusion", "test", "all"]

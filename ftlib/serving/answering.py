@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ftlib.artifacts import Store
-    from ftlib.checkpoints import Checkpoint
     from ftlib.fusion.base import Combiner
-    from ftlib.precision import Precision
+    from ftlib.models.checkpoints import Checkpoint
+    from ftlib.training.precision import Precision
 
     Rows: TypeAlias = pd.DataFrame | pa.Table | Sequence[Mapping[str, Any]] | Sequence[str]
 
@@ -161,7 +161,7 @@ def load(folder: Path) -> Served:
 
 def _load_packed(folder: Path) -> Served:
     from ftlib.fusion.base import Fusion
-    from ftlib.packing import FORMAT
+    from ftlib.serving.packing import FORMAT
 
     about = read_json(folder / MODEL)
     if about["format"] > FORMAT:
@@ -184,7 +184,7 @@ def _load_checkpoint(folder: Path) -> Served:
 
 
 def _member(folder: Path, name: str, position: int, problem: Problem) -> Member:
-    from ftlib import checkpoints
+    from ftlib.models import checkpoints
 
     checkpoint = checkpoints.load(folder, problem)
     return Member(name, position, checkpoint, _tokenizer_digest(checkpoint.tokenizer))

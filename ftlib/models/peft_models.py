@@ -21,7 +21,7 @@ def known_warnings() -> Iterator[None]:
 
 def keep_hooks(model: PreTrainedModel, change: Callable[[Any], Any]) -> PreTrainedModel:
     """Return what `change` makes of a model, its virtual tokens and token layout moved to the outside."""
-    from ftlib.virtual_tokens import attach, attached, detach
+    from ftlib.models.virtual_tokens import attach, attached, detach
 
     virtual = attached(model)
     layout = getattr(model, "token_layout", None)

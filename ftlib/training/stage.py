@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedModel
 
-    from ftlib.checkpoints import Checkpoint
+    from ftlib.models.checkpoints import Checkpoint
     from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
 
@@ -119,11 +119,11 @@ def train(
         UnsupportedError: If the strategy cannot train this problem or model.
         DataError: If there are no rows to train on.
     """
-    from ftlib.batches import Rows
-    from ftlib.checkpoints import Checkpoint
-    from ftlib.layers import count
-    from ftlib.peft_models import merged
-    from ftlib.trainer import fit
+    from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.layers import count
+    from ftlib.models.peft_models import merged
+    from ftlib.training.batches import Rows
+    from ftlib.training.trainer import fit
 
     strategy.check(problem)
     if len(train_rows) == 0:
@@ -159,7 +159,7 @@ def train(
 
 def _num_virtual_tokens(model: PreTrainedModel) -> int:
     """Return how many tokens beyond the text every row costs: inserted ones, and those of a prefix."""
-    from ftlib.virtual_tokens import attached
+    from ftlib.models.virtual_tokens import attached
 
     virtual = attached(model)
     prefixes = (getattr(config, "num_virtual_tokens", 0) or 0 for config in getattr(model, "peft_config", {}).values())

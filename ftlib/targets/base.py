@@ -11,9 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from ftlib import labels as read
 from ftlib.errors import ParamsError, unknown
-from ftlib.metrics import LOWER_IS_BETTER, MULTI_LABEL, SINGLE_LABEL, TWO_LABELS, VALUE, Metric, compute, per_label
+from ftlib.targets import reading as read
+from ftlib.targets.metrics import (
+    LOWER_IS_BETTER,
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    TWO_LABELS,
+    VALUE,
+    Metric,
+    compute,
+    per_label,
+)
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from ftlib.documents import Document, Trail, parse_document, read_document
 from ftlib.errors import CheckpointError, DataError, FtlibError, ParamsError, unknown
-from ftlib.explaining import Problem, crossing, explain, told
-from ftlib.overriding import override
-from ftlib.params import Experiment
+from ftlib.params.documents import Document, Trail, parse_document, read_document
+from ftlib.params.experiment import Experiment
+from ftlib.params.explaining import Problem, crossing, explain, told
+from ftlib.params.overriding import override
+from ftlib.params.shapes import locate, unwrap
 from ftlib.plugins import Plugin
-from ftlib.shapes import locate, unwrap
 
 if TYPE_CHECKING:
-    from ftlib.targets import Target
+    from ftlib.targets.base import Target
 
 
 def load_experiment(source: Path | str | dict[str, Any], overrides: Sequence[str] = ()) -> Experiment:
@@ -57,7 +57,7 @@ def check_inputs(experiment: Experiment) -> None:
 
 def _missing_inputs(experiment: Experiment) -> Iterator[str]:
     from ftlib.data.collect import check_columns
-    from ftlib.pretrained import fingerprint
+    from ftlib.models.pretrained import fingerprint
 
     try:
         check_columns({str(k): s for k, s in experiment.data.sources.items()}, experiment.source_columns())

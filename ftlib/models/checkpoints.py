@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import CheckpointError
 from ftlib.files import read_json, write_json
-from ftlib.pretrained import fetch, fingerprint
+from ftlib.models.pretrained import fetch, fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    from ftlib.virtual_tokens import VirtualTokens, without_virtual
+    from ftlib.models.virtual_tokens import VirtualTokens, without_virtual
 
     try:
         with quiet():
@@ -85,7 +85,7 @@ def load(folder: Path, problem: Problem) -> Checkpoint:
     Raises:
         CheckpointError: If the folder holds no model that can be opened, or one for other labels.
     """
-    from ftlib.virtual_tokens import VirtualTokens, attach, layout
+    from ftlib.models.virtual_tokens import VirtualTokens, attach, layout
 
     settings = _settings(folder)
     _check_labels(folder, settings, problem)
@@ -110,7 +110,7 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
         checkpoint: What `ftlib.training.train` gave.
         folder: Made where missing.
     """
-    from ftlib.virtual_tokens import attached, with_virtual
+    from ftlib.models.virtual_tokens import attached, with_virtual
 
     folder.mkdir(parents=True, exist_ok=True)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
@@ -176,7 +176,7 @@ def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
 def _load_adapter(folder: Path, problem: Problem) -> PreTrainedModel:
     from peft import PeftModel
 
-    from ftlib.peft_models import known_warnings
+    from ftlib.models.peft_models import known_warnings
 
     base = _load_plain(folder / BASE, problem)
     with known_warnings():

@@ -1,0 +1,1 @@
+"""Measuring members and fusions, and choosing among them."""

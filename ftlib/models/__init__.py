@@ -1,0 +1,1 @@
+"""Transformers as this project handles them: fetched, loaded, taken apart, saved."""

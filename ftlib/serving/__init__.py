@@ -1,0 +1,1 @@
+"""The registered model: packed, and answering raw rows."""

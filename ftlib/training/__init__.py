@@ -1,0 +1,1 @@
+"""Training one stage: fast, resumable, the same bits for the same seed."""
