@@ -132,7 +132,7 @@ def _examples(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _accuracy(checkpoint: Checkpoint, data: Data) -> float:
-    logits = predict(checkpoint, data.test).table.column("logits")
+    logits = predict(checkpoint, data.test, data.problem).table.column("logits")
     answers = np.stack(logits.to_numpy(zero_copy_only=False)).argmax(axis=1)
     return float((answers == data.test.column("labels").to_numpy()).mean())
 

@@ -35,6 +35,7 @@ from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import (  # noqa: E402
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     get_current_settings,
     temporary_settings,
@@ -60,6 +61,9 @@ __all__ = ["hybrid_finetune", "run_experiment"]
 
 RECORD_SECONDS = 15.0
 """How long a temporary server may take to write down the last task runs before it is stopped."""
+
+GONE_SECONDS = 3.0
+"""How long to wait until Prefect has given up what it was sending to a server that is gone."""
 
 RETRIES = 3
 """How often an event that the server did not take is tried again."""
@@ -119,10 +123,26 @@ def hybrid_finetune(params: Params, overrides: Overrides = []) -> dict[str, Any]
     given = handed.get() or Handed(load_experiment(params, overrides), Silent(), has_pages=True)
     run = _Run(given, source=params if isinstance(params, str) else None, overrides=overrides)
     tracking.send_pending(state.home())
-    with run.recorded():
+    with _ended_quickly(given), run.recorded():
         for step in graph.steps(given.experiment):
             run.perform(step)
         return run.conclude()
+
+
+@contextmanager
+def _ended_quickly(given: Handed) -> Iterator[None]:
+    """Keep what the flow fails by, and where the server has gone meanwhile, let Prefect not try its calls again.
+
+    It tells the server how a flow ended after the flow's function has: three calls, each tried for 14 s.
+    """
+    try:
+        yield
+    except Exception as error:
+        given.errors.append(error)
+        raise
+    finally:
+        if handed.get() is given and not servers.answers(PREFECT_API_URL.value() or ""):
+            given.ending.enter_context(temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}))
 
 
 class _Run:
@@ -297,17 +317,27 @@ def call(params: str | dict[str, Any], overrides: list[str], given: Handed) -> d
             _wait_for_records(final.state_details.flow_run_id, len(given.started))
         result: dict[str, Any] = final.result()
     except httpx.TransportError as error:
-        _forget_unsent()
         if given.results:
             logger.warning("The Prefect server is gone (%s). The run is complete all the same.", error)
+        _forget_unsent()
+        _drain(GONE_SECONDS)
+        if given.results:
             return given.results[-1]
+        if given.errors:
+            raise given.errors[-1] from None
         raise FtlibError(f"the Prefect server is gone ({error}); finished steps are kept. Run again.") from error
     finally:
+        given.ending.close()
         handed.reset(token)
         if not given.has_pages:  # what is still to be sent would be tried at the end of the process, in vain
-            EventsWorker.drain_all(timeout=RECORD_SECONDS)
-            APILogWorker.drain_all(timeout=RECORD_SECONDS)
+            _drain(RECORD_SECONDS)
     return result
+
+
+def _drain(patience: float) -> None:
+    """Let what Prefect has not sent yet be sent, or be given up where the server is gone."""
+    EventsWorker.drain_all(timeout=patience)
+    APILogWorker.drain_all(timeout=patience)
 
 
 def _forget_unsent() -> None:

@@ -64,6 +64,8 @@ class Handed:
         has_pages: Whether the Prefect server stays, so that links to its pages hold.
         started: The steps that were given to Prefect, as the flow fills it.
         results: The run's summary, once there is one.
+        errors: What the run failed by.
+        ending: What is to hold until the flow has ended, after its function has.
     """
 
     experiment: Experiment
@@ -71,6 +73,8 @@ class Handed:
     has_pages: bool
     started: list[str] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    ending: ExitStack = field(default_factory=ExitStack)
 
 
 handed: ContextVar[Handed | None] = ContextVar("handed", default=None)

@@ -143,9 +143,14 @@ def prefect_api() -> str | None:
         FtlibError: If PREFECT_API_URL does not answer.
     """
     external = external_prefect()
-    if external and not _answers(f"{external.rstrip('/')}/health"):
+    if external and not answers(external):
         raise FtlibError(f"PREFECT_API_URL={external} does not answer. Start that server, or unset PREFECT_API_URL.")
     return external or next((_api(s) for s in _recorded() if s.name == "prefect" and _usable(s)), None)
+
+
+def answers(api: str) -> bool:
+    """Return whether a Prefect API answers within two seconds."""
+    return _answers(f"{api.rstrip('/')}/health")
 
 
 def prefect_ui(api: str) -> str:

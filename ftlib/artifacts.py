@@ -39,6 +39,9 @@ from ftlib.errors import ArtifactError
 MANIFEST = "manifest.json"
 logger = logging.getLogger(__name__)
 
+_told: set[str] = set()
+"""Digests and keys whose damage was told: a run looks each key up several times, through stores of its own."""
+
 
 class Artifact(BaseModel):
     """A handle to an artifact: all that ever passes between Prefect tasks.
@@ -157,6 +160,7 @@ class Store:
         }
         text = json.dumps({"files": files}, sort_keys=True, indent=1)
         artifact = self.handle(hashlib.sha256(text.encode()).hexdigest())
+        _told.discard(artifact.digest)  # whole again
         if self.problem(artifact.digest, full=True) is None:
             return artifact
         self.remove(artifact.digest)  # damaged, or half uploaded
@@ -265,7 +269,8 @@ class Store:
             return None
         problem = self.problem(record.digest)
         if problem:
-            logger.warning("%s: artifact %s %s; it is computed again.", record.step, record.digest[:12], problem)
+            line = f"{record.step}: artifact {record.digest[:12]} {problem}; it is computed again."
+            _warn_once(record.digest, line)
             return None
         return record
 
@@ -276,7 +281,7 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError:
-            logger.warning("keys/%s.json is damaged; the step is computed again.", key)
+            _warn_once(key, f"keys/{key}.json is damaged; the step is computed again.")
             return None
 
     def records(self) -> list[KeyRecord]:
@@ -368,6 +373,12 @@ def sha256_file(path: Path) -> str:
     """Return the sha256 of a file's content, hex."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _warn_once(damaged: str, line: str) -> None:
+    if damaged not in _told:
+        _told.add(damaged)
+        logger.warning("%s", line)
 
 
 def _rename(draft: Path, target: Path) -> None:

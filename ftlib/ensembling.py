@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftlib.crossfitting import stratified_folds
+from ftlib.crossfitting import deal_folds
 from ftlib.errors import ArtifactError, DataError
 from ftlib.files import read_table
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ftlib.fusion.base import Combiner, Fusion
     from ftlib.problems.base import Problem
     from ftlib.targets.base import Target
+    from ftlib.targets.layout import Layout
 
 PREDICTIONS = "predictions.parquet"
 VALIDATION = "validation.parquet"
@@ -26,26 +27,28 @@ VALIDATION = "validation.parquet"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """The members' scores of the same rows.
 
     Attributes:
         row_ids: Shape (num_rows,), int64.
-        values: Shape (num_members, num_rows, num_outputs), float64.
+        values: Shape (num_members, num_units, num_outputs), float64.
+        layout: Which units each row has; None where each row is one unit.
     """
 
     row_ids: np.ndarray
     values: np.ndarray
+    layout: Layout | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class References:
     """Gold answers.
 
     Attributes:
         row_ids: Shape (num_rows,), int64.
-        values: As `Target.encode` gives them.
+        values: As `Target.encode` gives them, one line a unit.
     """
 
     row_ids: np.ndarray
@@ -58,7 +61,7 @@ class Fitted:
 
     Attributes:
         combiner: Fitted on all rows.
-        validation: row_id and scores (fixed_size_list<float64>), each row's fused without it.
+        validation: row_id and scores (list<float64>, a row's units one after the other), fused without it.
     """
 
     combiner: Combiner
@@ -68,57 +71,74 @@ class Fitted:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def read_scores(folders: Sequence[Path], problem: Problem) -> Scores:
-    """Return the scores of several members on one split, in the first one's order of rows.
+def read_scores(folders: Sequence[Path], rows: pa.Table, problem: Problem, *, where: str = "") -> Scores:
+    """Return the scores of several members on one split, in the order of its rows.
 
     Args:
         folders: One predictions artifact a member.
+        rows: The split: row_id and the problem's input columns.
         problem: With its labels filled in.
+        where: What the predictions are, for messages; the folder unless given.
 
     Raises:
         ArtifactError: If a folder has no predictions, or they are not of the same rows or outputs.
     """
-    import numpy as np
-
-    read = [_read_predictions(folder, problem.target) for folder in folders]
-    if not read:
+    if not folders:
         raise ArtifactError("no member's predictions were given; expected at least one.")
-    row_ids = read[0][0]
-    values = [v[rows_at(row_ids, ids, f"{folder}")] for (ids, v), folder in zip(read, folders, strict=True)]
-    return Scores(row_ids, np.stack(values))
+    row_ids = rows["row_id"].to_numpy()
+    tables = [
+        _read_predictions(Path(folder), row_ids, f"{where} ({folder})" if where else str(folder)) for folder in folders
+    ]
+    return Scores(row_ids, *problem.align(tables, rows))
 
 
-def read_references(path: Path, problem: Problem) -> References:
-    """Return the gold answers of one split.
+def read_rows(path: Path) -> pa.Table:
+    """Return the rows of one split.
 
     Args:
         path: The split's Parquet file in the split artifact.
-        problem: With its labels filled in.
     """
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; expected the split's rows there.")
-    table = read_table(path, columns=["row_id", problem.label_column])
+    table = read_table(path)
     if table.num_rows == 0:
         raise DataError(f"split {path.stem!r} has no rows; fusion and evaluation need some. Enlarge it in splitting.")
-    return References(table["row_id"].to_numpy(), problem.target.encode(table[problem.label_column]))
+    return table
 
 
-def scores_table(row_ids: np.ndarray, scores: np.ndarray) -> pa.Table:
-    """Return scores as a table: row_id and scores (fixed_size_list<float64>)."""
+def scores_table(row_ids: np.ndarray, scores: np.ndarray, layout: Layout | None) -> pa.Table:
+    """Return one model's scores as a table: row_id and scores (list<float64>, a row's units one after the other)."""
     import numpy as np
     import pyarrow as pa
 
+    counts = layout.counts if layout else np.ones(len(row_ids), np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts * scores.shape[1])]).astype(np.int64)
     flat = pa.array(np.ascontiguousarray(scores, dtype=np.float64).ravel())
-    column = pa.FixedSizeListArray.from_arrays(flat, scores.shape[1])
+    column = pa.LargeListArray.from_arrays(pa.array(offsets), flat)
     return pa.table({"row_id": pa.array(row_ids, pa.int64()), "scores": column})
 
 
-def read_scores_table(path: Path) -> Scores:
-    """Return what `scores_table` wrote, as the scores of one member."""
+def read_scores_table(path: Path, like: Scores, *, where: str = "") -> np.ndarray:
+    """Return what `scores_table` wrote, shape (num_units, num_outputs), in the order of other scores of the rows.
+
+    Args:
+        path: The file.
+        like: Scores of the same rows and units.
+        where: What the file holds, for messages; its path unless given.
+
+    Raises:
+        ArtifactError: If the rows, or their units, are not the same.
+    """
+    import pyarrow as pa
+
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; expected a fusion's scores there.")
     table = read_table(path, columns=["row_id", "scores"])
-    return Scores(table["row_id"].to_numpy(), _matrix(table["scores"])[None])
+    order = rows_at(like.row_ids, table["row_id"].to_numpy(), where or str(path))
+    flat = table["scores"].take(pa.array(order)).combine_chunks().flatten().to_numpy()
+    if len(flat) != like.values[0].size:
+        raise ArtifactError(f"{path} holds {len(flat):,} scores; expected {like.values[0].size:,}. Run again.")
+    return flat.reshape(like.values.shape[1:])
 
 
 def rows_at(wanted: np.ndarray, row_ids: np.ndarray, where: str) -> np.ndarray:
@@ -148,28 +168,35 @@ def rows_at(wanted: np.ndarray, row_ids: np.ndarray, where: str) -> np.ndarray:
     return order[np.searchsorted(ordered, wanted)]
 
 
-def _read_predictions(folder: Path, target: Target) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np
+def _read_predictions(folder: Path, row_ids: np.ndarray, where: str) -> pa.Table:
+    """Return a member's predictions in the order of `row_ids`."""
+    import pyarrow as pa
 
-    path = Path(folder) / PREDICTIONS
+    path = folder / PREDICTIONS
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; expected a member's predictions there.")
-    table = read_table(path, columns=["row_id", "logits"])
-    logits = _matrix(table["logits"])
-    if logits.shape[1] != target.num_outputs:
-        raise ArtifactError(f"{path} holds {logits.shape[1]} logits a row; expected {target.num_outputs}.")
-    if broken := int((~np.isfinite(logits).all(1)).sum()):
-        raise ArtifactError(
-            f"{path}: {broken:,} of {len(logits):,} rows have logits that are not finite: the member's training "
-            "diverged. Lower its learning_rate."
-        )
-    return table["row_id"].to_numpy(), target.scores(logits)
+    table = read_table(path)
+    return table.take(pa.array(rows_at(row_ids, table["row_id"].to_numpy(), where)))
 
 
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+def finite_logits(predictions: pa.Table, num_outputs: int) -> np.ndarray:
+    """Return the column `logits`, float64, shape (num_rows, num_outputs).
+
+    Raises:
+        ArtifactError: If there are more or fewer outputs, or some are not finite.
+    """
     import numpy as np
 
-    return column.combine_chunks().flatten().to_numpy().astype(np.float64).reshape(len(column), -1)
+    logits = predictions["logits"].combine_chunks().flatten().to_numpy().astype(np.float64)
+    logits = logits.reshape(len(predictions), -1)
+    if len(logits) and logits.shape[1] != num_outputs:
+        raise ArtifactError(f"predictions hold {logits.shape[1]} logits a row; expected {num_outputs}.")
+    if broken := int((~np.isfinite(logits).all(1)).sum()):
+        raise ArtifactError(
+            f"predictions: {broken:,} of {len(logits):,} rows have logits that are not finite: the member's training "
+            "diverged. Lower its learning_rate."
+        )
+    return logits
 
 
 # -- fitting -------------------------------------------------------------------------------------------
@@ -195,7 +222,7 @@ def fit(
     Args:
         fusion: How to combine.
         scores: The members' scores of the fitting rows.
-        references: The fitting rows' gold answers.
+        references: The same rows' gold answers, in their order.
         validation: The members' scores of the validation rows; None where those are the fitting rows.
         target: What is predicted.
         seed: For every random choice.
@@ -206,14 +233,20 @@ def fit(
         UnsupportedError: If the fusion cannot combine this target.
     """
     fusion.check(target)
-    gold = references.values[rows_at(scores.row_ids, references.row_ids, "gold answers")]
-    if len(gold) < 2:
-        raise DataError(f"fusion {fusion.name!r} has {len(gold)} row to fit on; expected at least 2.")
+    target = target.over(scores.layout)
+    rows_at(scores.row_ids, references.row_ids, "gold answers")
+    if (scores.row_ids != references.row_ids).any():
+        raise ArtifactError("gold answers are in another order than the scores; read both by the split's rows.")
+    gold = references.values
+    num_rows = target.num_rows(gold)
+    if num_rows < 2:
+        raise DataError(f"fusion {fusion.name!r} has {num_rows} row to fit on; expected at least 2.")
     combiner = fusion.fit(scores.values, gold, target, seed=seed)
     if validation is not None:
-        return Fitted(combiner, scores_table(validation.row_ids, combiner(validation.values)))
-    fused = _cross_fitted(fusion, scores.values, gold, target, seed=seed, folds=min(folds, len(gold)))
-    return Fitted(combiner, scores_table(scores.row_ids, fused))
+        fused = combiner(validation.values, validation.layout)
+        return Fitted(combiner, scores_table(validation.row_ids, fused, validation.layout))
+    fused = _cross_fitted(fusion, scores.values, gold, target, seed=seed, folds=min(folds, num_rows))
+    return Fitted(combiner, scores_table(scores.row_ids, fused, scores.layout))
 
 
 def _cross_fitted(
@@ -221,15 +254,16 @@ def _cross_fitted(
 ) -> np.ndarray:
     import numpy as np
 
-    fold_of = stratified_folds(references, folds, seed=seed)
+    fold_of = deal_folds(target.strata(references, folds), folds, seed=seed)
     fused = np.empty(scores.shape[1:])
     for fold in range(folds):
-        held_out = fold_of == fold
+        rest, held_out = target.positions(fold_of != fold), target.positions(fold_of == fold)
+        layout = target.layout.take(fold_of == fold) if target.layout else None
         try:
-            combiner = fusion.fit(scores[:, ~held_out], references[~held_out], target, seed=seed)
+            combiner = fusion.fit(scores[:, rest], references[rest], target.take(fold_of != fold), seed=seed)
         except DataError as error:  # a label with too few rows to be in every fold's rest
             logger.warning("%s: fold %d is scored by the members' mean instead: %s", fusion.name, fold + 1, error)
             fused[held_out] = scores[:, held_out].mean(0)
         else:
-            fused[held_out] = combiner(scores[:, held_out])
+            fused[held_out] = combiner(scores[:, held_out], layout)
     return fused

@@ -94,11 +94,10 @@ class Encode(Step):
         """Write one Parquet file a split, problem.json and encoding.json."""
         from ftlib.data.encode import encode
         from ftlib.files import read_json, read_table, write_json, write_table
-        from ftlib.models.checkpoints import load_tokenizer
 
         bound = read_json(splits / "problem.json")
         problem = Problem.model_validate(bound)
-        tokenizer = load_tokenizer(checkpoint)
+        tokenizer = problem.load_tokenizer(checkpoint)
         summary = {}
         for path in sorted(splits.glob("*.parquet")):
             if path.stem != "rejected":

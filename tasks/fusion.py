@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftlib.artifacts import Draft
 from ftlib.fusion.base import Fusion
 from ftlib.problems.base import Problem
 from ftlib.steps import Step
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+    from ftlib.ensembling import Scores
 
 
 class Fuse(Step):
@@ -27,20 +33,21 @@ class Fuse(Step):
         `predictions` holds fitting_0, fitting_1... (one a member) and, where the fitting split is not
         validation, validation_0, validation_1...
         """
-        from ftlib.ensembling import fit, read_references, read_scores
+        from ftlib.ensembling import References, fit, read_rows, read_scores
         from ftlib.files import read_json, write_table
 
         problem = Problem.model_validate(read_json(splits / "problem.json"))
-        numbers = range(len(self.members))
+
+        def scores(split: str, kind: str) -> tuple[Table, Scores]:
+            rows = read_rows(splits / f"{split}.parquet")
+            return rows, read_scores([predictions[f"{kind}_{i}"] for i in range(len(self.members))], rows, problem)
+
+        rows, fitting = scores(self.fitting_split, "fitting")
         fitted = fit(
             self.fusion,
-            read_scores([predictions[f"fitting_{i}"] for i in numbers], problem),
-            read_references(splits / f"{self.fitting_split}.parquet", problem),
-            validation=(
-                None
-                if self.fitting_split == "validation"
-                else read_scores([predictions[f"validation_{i}"] for i in numbers], problem)
-            ),
+            fitting,
+            References(fitting.row_ids, problem.references(rows, fitting.layout)),
+            validation=None if self.fitting_split == "validation" else scores("validation", "validation")[1],
             target=problem.target,
             seed=self.seed,
         )

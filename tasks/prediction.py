@@ -11,7 +11,7 @@ from ftlib.steps import Step
 
 
 class Predict(Step):
-    """Run a checkpoint over a split and keep its logits."""
+    """Run a checkpoint over a split and keep what it predicts."""
 
     libraries = ("torch", "transformers", "peft")
 
@@ -20,7 +20,7 @@ class Predict(Step):
     precision: Literal["auto", "float32"] = "float32"
 
     def run(self, draft: Draft, checkpoint: Path, encoded: Path) -> None:  # type: ignore[override]
-        """Write predictions.parquet: row_id and logits."""
+        """Write predictions.parquet: one line a row, as the problem makes it."""
         from ftlib.data.encode import read_encoded
         from ftlib.files import read_json, write_table
         from ftlib.models import checkpoints
@@ -30,6 +30,7 @@ class Predict(Step):
         predictions = predict(
             checkpoints.load(checkpoint, problem),
             read_encoded(encoded / f"{self.split}.parquet"),
+            problem,
             precision=self.precision,
             name=self.step_name,
         )

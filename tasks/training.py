@@ -53,7 +53,7 @@ class Train(Step):
         from ftlib.data.encode import read_encoded
         from ftlib.files import read_json, write_json
         from ftlib.models import checkpoints
-        from ftlib.prediction import mean_teacher
+        from ftlib.prediction import with_teachers
         from ftlib.training import stage
 
         problem = Problem.model_validate(read_json(encoded / "problem.json"))
@@ -62,7 +62,7 @@ class Train(Step):
         rows = read_encoded(encoded / "train.parquet")
         result = stage.train(
             checkpoint,
-            mean_teacher(rows, list(teachers.values()), problem) if teachers else rows,
+            with_teachers(rows, list(teachers.values()), problem) if teachers else rows,
             read_encoded(encoded / "validation.parquet"),
             problem=problem,
             strategy=self.strategy,

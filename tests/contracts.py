@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ftlib.data.encode import encode
 from ftlib.models import checkpoints
 from ftlib.models.checkpoints import Checkpoint
-from ftlib.prediction import predict, run
+from ftlib.prediction import predict
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
@@ -36,29 +38,34 @@ class Trained:
 
 def bound(problem: Problem) -> Problem:
     """Return the problem with the labels that its examples use."""
-    return problem.bind(problem.target.learn(canonical_labels(problem)))
+    return problem.bind(problem.target.learn(canonical_labels(problem))) if problem.target.has_labels else problem
 
 
 def canonical_labels(problem: Problem, limit: int | None = None) -> pa.Array:
     """Return the labels of the problem's examples, as cleaning leaves them."""
     labels = pa.array([row[problem.label_column] for row in problem.examples()[:limit]])
-    return problem.target.parse(pa.chunked_array([labels]))[0]
+    rows = raw_rows(problem, limit).append_column(problem.label_column, labels)
+    canonical, reasons = problem.read_labels(rows)
+    assert reasons.null_count == len(reasons), reasons
+    return canonical
 
 
 def raw_rows(problem: Problem, limit: int | None = None) -> pa.Table:
-    """Return the texts of the problem's examples."""
+    """Return the inputs of the problem's examples."""
     examples = problem.examples()[:limit]
-    return pa.table({name: [row[name] for row in examples] for name in problem.text_columns})
+    return pa.table({name: [row[name] for row in examples] for name in problem.input_columns})
+
+
+def labelled_rows(problem: Problem, limit: int | None = None) -> pa.Table:
+    """Return the problem's examples as the split step writes them: row_id, inputs and canonical labels."""
+    rows = raw_rows(problem, limit)
+    rows = rows.append_column(problem.label_column, canonical_labels(problem, limit))
+    return rows.add_column(0, "row_id", pa.array(np.arange(len(rows)) * 3 + 5))
 
 
 def encoded_rows(problem: Problem, tokenizer: Any, limit: int | None = 8) -> pa.Table:
-    """Return the problem's examples as `ftlib.data.encode` writes rows."""
-    encoded = problem.encode(raw_rows(problem, limit), tokenizer)
-    labels = problem.target.encode(canonical_labels(problem, limit))
-    columns: dict[str, Any] = {"row_id": np.arange(len(labels)) * 3 + 5}
-    columns |= {c: encoded.column(c) for c in ("input_ids", "token_type_ids") if c in encoded.column_names}
-    columns["labels"] = fixed(labels) if labels.ndim == 2 else labels
-    return pa.table(columns)
+    """Return the problem's examples as the encode step writes them."""
+    return encode(labelled_rows(problem, limit), problem, tokenizer)[0]
 
 
 def fixed(values: np.ndarray) -> pa.Array:
@@ -76,10 +83,23 @@ def with_teacher(rows: pa.Table, problem: Problem) -> pa.Table:
     return rows.append_column("teacher_logits", fixed(logits.astype(np.float32)))
 
 
+SIMPLE = frozenset({"single_label", "multi_label", "value"})
+"""Kinds of target whose labels a teacher's logits can be written from."""
+
+
+def taught(rows: pa.Table, problem: Problem, teacher: Callable[[], Checkpoint]) -> pa.Table:
+    """Return rows with what a student learns: of a teacher that knows the labels, else of the one given."""
+    if problem.target.kind in SIMPLE:
+        return with_teacher(rows, problem)
+    predictions = predict(teacher(), rows, problem).table
+    places = {row: i for i, row in enumerate(predictions["row_id"].to_pylist())}
+    at = pa.array([places[row] for row in rows["row_id"].to_pylist()])
+    return problem.teach(rows, [predictions.take(at)])
+
+
 def repeated(rows: pa.Table, times: int) -> pa.Table:
-    """Return the rows several times over, each with an id of its own."""
-    table = pa.concat_tables([rows] * times)
-    return table.set_column(0, "row_id", pa.array(np.arange(len(table))))
+    """Return the rows several times over."""
+    return pa.concat_tables([rows] * times)
 
 
 def train_on_examples(
@@ -107,9 +127,15 @@ def train_on_examples(
         "precision": "float32",
         **settings,
     }
+
+    def teacher() -> Checkpoint:
+        return train_on_examples(Strategy.named("full")(), problem, start, scratch / "teacher").result.checkpoint
+
+    known = taught(rows, problem, teacher) if strategy.teachers else rows
+    stage.set_seed(3)
     result = stage.train(
         checkpoint,
-        repeated(with_teacher(rows, problem) if strategy.teachers else rows, 10),
+        repeated(known, 10),
         rows,
         problem=problem,
         strategy=strategy,
@@ -128,17 +154,19 @@ def weights(model: Any) -> dict[str, np.ndarray]:
     return {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
 
 
-def logits(checkpoint: Checkpoint, rows: pa.Table) -> np.ndarray:
+def logits(checkpoint: Checkpoint, rows: pa.Table, problem: Problem) -> np.ndarray:
     """Return a checkpoint's logits."""
-    table = predict(checkpoint, rows).table
+    table = predict(checkpoint, rows, problem).table
     return np.stack(table.column("logits").to_numpy(zero_copy_only=False))
 
 
 def check_reload(trained: Trained) -> None:
     """A saved checkpoint opens to the same logits, and saving it again gives the same bytes."""
-    np.testing.assert_array_equal(
-        logits(trained.result.checkpoint, trained.rows), logits(trained.reloaded, trained.rows)
+    before, after = (
+        predict(checkpoint, trained.rows, trained.problem).table
+        for checkpoint in (trained.result.checkpoint, trained.reloaded)
     )
+    assert before.equals(after)
     again = trained.folder.with_name("again")
     checkpoints.save(trained.reloaded, again)
     first = {p.relative_to(trained.folder): p.read_bytes() for p in trained.folder.rglob("*") if p.is_file()}
@@ -168,15 +196,13 @@ def check_gradients(strategy: Strategy, problem: Problem, start: Path) -> None:
     checkpoint = checkpoints.load(start, problem)
     rows = encoded_rows(problem, checkpoint.tokenizer)
     model = strategy.adapt(checkpoint.model, problem)
-    given = Rows.from_table(with_teacher(rows, problem), checkpoint.tokenizer)
+    known = taught(rows, problem, lambda: Checkpoint(model, checkpoint.tokenizer))
+    given = Rows.from_table(known, checkpoint.tokenizer, problem)
     batch = given.batch(np.arange(len(given)))
-    targets = {name: batch.pop(name) for name in given.targets}
-    before = run(model, given)
-    loss = strategy.loss(model.train()(**batch).logits, targets, problem)
+    loss = strategy.loss(problem.forward(model.train(), batch), batch, problem)
     loss.backward()
     opened = {id(p) for group in strategy.parameter_groups(model, 1e-3, 0.01) for p in group["params"]}
     assert opened == {id(p) for p in model.parameters() if p.requires_grad}
-    assert before.shape == (len(given), problem.target.num_outputs)
     for name, parameter in model.named_parameters():
         if id(parameter) in opened:
             assert parameter.grad is not None, f"{name} gets no gradient"

@@ -57,7 +57,7 @@ def predict(
     given = open_source(source)
     state.prepare_environment()
     served = answering.load(answering.resolve(model))
-    rows = read_rows(given, mapping_of(columns or (), served.problem.text_columns))
+    rows = read_rows(given, mapping_of(columns or (), served.problem.input_columns))
     with console(stderr=True).status(f"predicting {rows.own.num_rows:,} rows"):
         answers = served.predict(rows.needed)
         answers["reason"] = [
@@ -110,7 +110,7 @@ def evaluate(
     state.prepare_environment()
     served = answering.load(answering.resolve(model))
     problem = served.problem
-    rows = read_rows(given, mapping_of(columns or (), (*problem.text_columns, problem.label_column)))
+    rows = read_rows(given, mapping_of(columns or (), (*problem.input_columns, problem.label_column)))
     with show.console(stderr=True).status(f"measuring on {rows.own.num_rows:,} rows"):
         measured = measure_model(served, rows)
     out = show.console()

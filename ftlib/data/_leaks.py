@@ -29,7 +29,7 @@ class Leaks:
 
         self._table = table
         self._label_column = problem.label_column
-        self._keys = {"input": input_codes(table, problem.text_columns)}
+        self._keys = {"input": input_codes(table, problem.input_columns)}
         if "group" in table.column_names:
             self._keys["group"] = group_codes(table)
         self.fine = np.ones(len(table), bool)

@@ -80,15 +80,9 @@ def unreadable(table: pa.Table) -> pa.ChunkedArray:
 
 def label_as_text(table: pa.Table, column: str) -> pa.Table:
     """Return the table with its label column as text, lists joined by comma."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    from ftlib.columns import as_text
 
-    labels = table[column]
-    if pa.types.is_list(labels.type):
-        text = pc.binary_join(labels.cast(pa.list_(pa.string())), ", ")
-    else:
-        text = labels.cast(pa.string())
-    return table.set_column(table.column_names.index(column), column, text)
+    return table.set_column(table.column_names.index(column), column, as_text(table[column]))
 
 
 def check_rejected(summary: dict[str, Any], rejected: pa.Table, max_ratio: float) -> None:

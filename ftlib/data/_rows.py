@@ -18,9 +18,13 @@ def codes(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     import numpy as np
     import pyarrow as pa
 
+    from ftlib.columns import as_text
+
     array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_list(array.type):
+    if pa.types.is_list(array.type) and not pa.types.is_nested(array.type.value_type):
         return _list_codes(array)
+    if pa.types.is_nested(array.type):
+        return codes(as_text(array))
     encoded = array.dictionary_encode(null_encoding="encode")
     return np.array(encoded.indices, dtype=np.int64)
 
@@ -42,9 +46,9 @@ def combined(columns: Iterable[np.ndarray]) -> np.ndarray:
     return result.astype(np.int64)
 
 
-def input_codes(table: pa.Table, text_columns: Iterable[str]) -> np.ndarray:
-    """Return an integer for each row, equal where all of its texts are."""
-    return combined(codes(table[name]) for name in text_columns)
+def input_codes(table: pa.Table, input_columns: Iterable[str]) -> np.ndarray:
+    """Return an integer for each row, equal where all of its input is."""
+    return combined(codes(table[name]) for name in input_columns)
 
 
 def group_codes(table: pa.Table) -> np.ndarray:

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from ftlib.problems.base import Problem
-
 MAX_BINS = 10
 
 
@@ -30,24 +28,24 @@ class Strata:
     labels: np.ndarray
 
     @classmethod
-    def of(cls, column: pa.ChunkedArray, problem: Problem, smallest_share: float) -> Strata:
-        """Return the strata of a canonical label column; numbers are put into bins of equal size.
+    def of(cls, column: pa.ChunkedArray, smallest_share: float) -> Strata:
+        """Return the strata of labels; numbers are put into bins of equal size.
 
         Args:
-            column: Names, lists of names, or float64.
-            problem: Says which of these.
+            column: Names, lists of names, or float64, as `Target.strata_column` gives them.
             smallest_share: Of the splits to be made: bins are large enough to give it two rows.
         """
         import numpy as np
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         from ftlib.data._rows import codes, combined
 
-        if problem.target.kind == "multi_label":
+        if pa.types.is_list(column.type):
             lengths = np.asarray(pc.list_value_length(column))
             combination = combined([codes(column)])
             return cls(combination, np.repeat(np.arange(len(column)), lengths), codes(pc.list_flatten(column)))
-        if problem.target.kind == "value":
+        if pa.types.is_floating(column.type):
             single = _bins(np.asarray(column), max(1, min(MAX_BINS, int(len(column) * smallest_share / 2))))
         else:
             single = combined([codes(column)])

@@ -79,11 +79,14 @@ def clean(table: pa.Table, problem: Problem, cleaning: Cleaning) -> Cleaned:
     from ftlib.data.sources.base import UNREADABLE
 
     repaired, counts = _repair(table, problem.text_columns, cleaning)
-    labels, complaints = problem.target.parse(table[problem.label_column])
+    labels, complaints = problem.read_labels(repaired)
     rejections = Rejections(len(table))
     rejections.add(unreadable(table))
     for column in problem.text_columns:
         rejections.add(_text_reasons(repaired[column], column, cleaning.min_characters))
+    for column in problem.other_columns:
+        rejections.add(_missing(repaired[column], column))
+    rejections.add(problem.check_inputs(repaired.select(list(problem.input_columns))))
     rejections.add(complaints)
     repaired = _replace(repaired, problem.label_column, labels)
     _reject_equal_rows(repaired, problem, cleaning, rejections)
@@ -137,6 +140,14 @@ def _text_reasons(texts: pa.ChunkedArray, column: str, min_characters: int) -> p
     return pc.if_else(pc.equal(length, 0), pa.scalar(f"empty {column}"), short)
 
 
+def _missing(values: pa.ChunkedArray, column: str) -> pa.Array:
+    import pyarrow.compute as pc
+
+    from ftlib.targets.reading import reason
+
+    return reason(pc.is_null(values).combine_chunks(), f"empty {column}")
+
+
 def _reject_equal_rows(table: pa.Table, problem: Problem, cleaning: Cleaning, rejections: Any) -> None:
     """Find duplicates and conflicts among the rows not rejected so far."""
     import numpy as np
@@ -147,10 +158,10 @@ def _reject_equal_rows(table: pa.Table, problem: Problem, cleaning: Cleaning, re
     if not len(rows):
         return
     fine = table.take(rows)
-    inputs = combined([codes(fine["split"]), *(codes(fine[name]) for name in problem.text_columns)])
+    inputs = combined([codes(fine["split"]), *(codes(fine[name]) for name in problem.input_columns)])
     answers = combined([inputs, codes(fine[problem.label_column])])
     conflicting = np.zeros(len(rows), bool)
-    if problem.target.kind != "value" and cleaning.conflicting_labels != "keep":
+    if problem.target.contradicts and cleaning.conflicting_labels != "keep":
         conflicting = _conflicting(inputs, answers, majority=cleaning.conflicting_labels == "majority")
     first = first_of_each(answers)
     if cleaning.drop_duplicates:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
@@ -28,7 +27,8 @@ def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase
 
     Returns:
         Rows with row_id, input_ids (list<int32>), token_type_ids (list<int8>, where the model has them), labels
-        (int64, fixed_size_list<float32>, or float32) and length (int32, tokens); and the summary {"rows",
+        (int64, fixed_size_list<float32>, or float32), whatever else the problem adds, and length (int32, tokens);
+        several lines a row, where long ones become windows; and the summary {"rows",
         "tokens", "truncated_rows", "truncated_tokens", "unknown_tokens", "length": {"mean", "p50", "p95", "max"}}.
     """
     import pyarrow as pa
@@ -36,15 +36,26 @@ def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase
 
     from ftlib.progress import Progress, emit
 
+    problem.check_tokenizer(tokenizer)
     parts = []
     for start in range(0, len(table), ROWS_AT_ONCE):
-        parts.append(problem.encode(table.slice(start, ROWS_AT_ONCE), tokenizer))
-        emit(Progress(step="encode", done=start + len(parts[-1]), total=len(table), unit="rows"))
-    tokens = pa.concat_tables(parts)
-    encoded = tokens.drop_columns(["num_truncated"]).add_column(0, "row_id", table["row_id"])
-    encoded = encoded.append_column("labels", _labels(problem.target.encode(table[problem.label_column])))
-    encoded = encoded.append_column("length", pc.list_value_length(tokens["input_ids"]).cast(pa.int32()))
-    return encoded, _summary(encoded, tokens["num_truncated"], tokenizer)
+        rows = table.slice(start, ROWS_AT_ONCE)
+        encoded = problem.encode(rows, tokenizer)
+        parts.append(_with_rows(rows, problem.encode_labels(rows, encoded, tokenizer)))
+        emit(Progress(step="encode", done=start + len(rows), total=len(table), unit="rows"))
+    encoded = pa.concat_tables(parts)
+    cut = encoded["num_truncated"]
+    encoded = encoded.drop_columns(["num_truncated"])
+    encoded = encoded.append_column("length", pc.list_value_length(encoded["input_ids"]).cast(pa.int32()))
+    return encoded, _summary(encoded, cut, tokenizer)
+
+
+def _with_rows(rows: pa.Table, encoded: pa.Table) -> pa.Table:
+    """Return encoded rows with their row_id first; those that say by `row` whose windows they are, by that."""
+    if "row" not in encoded.column_names:
+        return encoded.add_column(0, "row_id", rows["row_id"])
+    row_ids = rows["row_id"].take(encoded["row"].combine_chunks())
+    return encoded.drop_columns(["row"]).add_column(0, "row_id", row_ids)
 
 
 def read_encoded(path: Path) -> pa.Table:
@@ -54,21 +65,13 @@ def read_encoded(path: Path) -> pa.Table:
     return read_table(path)
 
 
-def _labels(labels: np.ndarray) -> pa.Array:
-    """Return labels as a column: a number a row, or a list of fixed size."""
-    import pyarrow as pa
-
-    if labels.ndim == 1:
-        return pa.array(labels)
-    return pa.FixedSizeListArray.from_arrays(pa.array(labels.reshape(-1)), labels.shape[1])
-
-
 def _summary(encoded: pa.Table, truncated: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     import numpy as np
     import pyarrow.compute as pc
 
     lengths, cut = np.asarray(encoded["length"]), np.asarray(truncated)
     num_tokens = int(lengths.sum())
+    num_rows = len(pc.unique(encoded["row_id"]))
     ids = pc.list_flatten(encoded["input_ids"])
     num_unknown = 0 if tokenizer.unk_token_id is None else pc.sum(pc.equal(ids, tokenizer.unk_token_id)).as_py() or 0
     if num_unknown > MANY_UNKNOWN * max(1, num_tokens):
@@ -77,7 +80,7 @@ def _summary(encoded: pa.Table, truncated: pa.ChunkedArray, tokenizer: PreTraine
             100 * num_unknown / num_tokens,
         )
     return {
-        "rows": len(encoded),
+        "rows": num_rows,
         "tokens": num_tokens,
         "truncated_rows": int((cut > 0).sum()),
         "truncated_tokens": int(cut.sum()),

@@ -89,14 +89,15 @@ def split(table: pa.Table, problem: Problem, splitting: Splitting, *, seed: int)
     shares = _shares(names, splitting)
     leaks = Leaks(table, problem)
     leaks.find(names)
-    _check_left(names, leaks.fine, [])
+    _check_left(names, leaks.fine)
     rows = np.flatnonzero(leaks.fine & (names == "train"))
     carved = _carve(table.take(rows), problem, splitting, shares, seed)
     names[rows] = carved.names
     leaks.find(names)  # groups may share an input
-    _check_left(names, leaks.fine, list(shares))
+    _check_carved(names, carved.carved, splitting)
+    _check_left(names, leaks.fine)
     tables = {n: table.filter(leaks.fine & (names == n)).drop_columns(["split"]) for n in ORDER if n in names}
-    problem = _bind(problem, tables)
+    problem = _bind(problem, tables, carved)
     return Splits(tables, leaks.rejected(names), problem, _summary(tables, problem, leaks.counts, carved))
 
 
@@ -116,17 +117,18 @@ def _carve(table: pa.Table, problem: Problem, splitting: Splitting, shares: dict
     from ftlib.data._strata import Strata
 
     column = splitting.group_column
-    units = group_codes(table) if column else input_codes(table, problem.text_columns)
+    units = group_codes(table) if column else input_codes(table, problem.input_columns)
     num_units = int(units.max(initial=-1)) + 1
     needed = ["train", *shares]
     if num_units < len(needed):
         what = f"different values in splitting.group_column {column!r}" if column else "different inputs"
         raise DataError(
-            f"{num_units:,} {what} in {len(table):,} rows are too few to be divided into {', '.join(needed)}; "
+            f"too few {what} to be divided into {', '.join(needed)}: {num_units:,} in {len(table):,} rows; "
             "give more rows, or each split as a file of its own."
         )
     smallest = min(shares.values(), default=1.0)
-    strata = Strata.of(table[problem.label_column], problem, smallest) if splitting.stratify else None
+    by = problem.target.strata_column(table[problem.label_column]) if splitting.stratify else None
+    strata = None if by is None else Strata.of(by, smallest)
     return allocate(units, strata, shares, grouped=column is not None, seed=seed)
 
 
@@ -139,28 +141,43 @@ def _check_groups(table: pa.Table, splitting: Splitting) -> None:
         raise DataError(f"splitting.group_column {splitting.group_column!r} is empty in every row; name another.")
 
 
-def _check_left(names: np.ndarray, fine: np.ndarray, carved: list[str]) -> None:
-    for name in dict.fromkeys([*ORDER, *carved]):
+def _check_carved(names: np.ndarray, carved: tuple[str, ...], splitting: Splitting) -> None:
+    """Refuse rows of which a split that was to be carved got none."""
+    empty = [name for name in carved if not (names == name).any()]
+    if not empty:
+        return
+    name, files = empty[0], f"data.sources.{empty[0]}"
+    if splitting.group_column:
+        raise DataError(
+            f"split {name!r} would be empty: the groups are too large to take its share out of train; use a finer "
+            f"splitting.group_column, or give {files}."
+        )
+    divided = sum(int((names == split).sum()) for split in ("train", *carved))
+    stays = ", where one row of every label stays" if splitting.stratify else ""
+    raise DataError(
+        f"split {name!r} would be empty: {divided:,} rows are too few to take its share out of train{stays}; "
+        f"give more rows, or {files}."
+    )
+
+
+def _check_left(names: np.ndarray, fine: np.ndarray) -> None:
+    for name in ORDER:
         there = names == name
         if there.any() and not (there & fine).any():
             raise DataError(
                 f"split {name!r} is empty: each of its {there.sum():,} rows has an input or a group that another "
                 f"split has too. Is data.sources.{name} the same file as another?"
             )
-        if name in carved and not there.any():
-            raise DataError(
-                f"split {name!r} would be empty: the groups are too large to take its share out of train; use a "
-                f"finer splitting.group_column, or give data.sources.{name}."
-            )
     if not (names == "train").any():
         raise DataError("split 'train' is empty; give data.sources.train or data.sources.all.")
 
 
-def _bind(problem: Problem, tables: dict[str, pa.Table]) -> Problem:
+def _bind(problem: Problem, tables: dict[str, pa.Table], carved: Allocation) -> Problem:
     """Return the problem with the labels of train, after checking that no other split has more."""
     target, column = problem.target, problem.label_column
     if target.kind == "value":
         _check_values(tables["train"][column], column)
+    if not target.has_labels:
         return problem
     learned = target.learn(tables["train"][column])
     if len(learned) < (2 if target.kind == "single_label" else 1):
@@ -171,10 +188,16 @@ def _bind(problem: Problem, tables: dict[str, pa.Table]) -> Problem:
         if unseen:
             raise DataError(
                 f"{name} has {'a label' if len(unseen) == 1 else 'labels'} that no row of train has: "
-                f"{', '.join(map(repr, unseen[:6]))}{'...' if len(unseen) > 6 else ''}. "
-                "Add such rows to train, or remove them."
+                f"{', '.join(map(repr, unseen[:6]))}{', ...' if len(unseen) > 6 else ''}. "
+                f"{_unseen_remedy(name, carved)}"
             )
     return problem.bind(learned)
+
+
+def _unseen_remedy(name: str, carved: Allocation) -> str:
+    if name in carved.carved and not carved.stratified:
+        return "Rows were drawn without a look at labels; set splitting.stratify: true, or give more rows of them."
+    return "Add such rows to train, or remove them."
 
 
 def _check_values(values: pa.ChunkedArray, column: str) -> None:
@@ -194,6 +217,8 @@ def _summary(
     if problem.target.kind == "value":
         values = {name: _ends(table[column]) for name, table in tables.items()}
         return {**summary, "labels": {}, "values": values, "stratified": carved.stratified, "only_in_train": {}}
+    if not problem.target.has_labels:
+        return {**summary, "labels": {}, "stratified": carved.stratified, "only_in_train": {}}
     labels = {name: _label_counts(table[column], problem.target.labels) for name, table in tables.items()}
     rare = {
         label: count

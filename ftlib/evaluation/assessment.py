@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ftlib.evaluation.measures import measure, right, value_of
+from ftlib.evaluation.measures import measure, value_of
 from ftlib.evaluation.statistics import bootstrap, interval, mcnemar, paired_bootstrap_p_value
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def assess(
     """Return every metric of one model with its bootstrap interval.
 
     Args:
-        scores: As `Target.scores` gives them, shape (num_rows, num_outputs).
+        scores: As `Target.scores` gives them, shape (num_units, num_outputs).
         references: Gold answers as `Target.encode` gives them.
-        target: What is predicted, its labels filled in.
+        target: What is predicted, its labels filled in, over the layout of the rows.
         confidence: Coverage of the intervals.
         num_samples: Bootstrap resamples.
         seed: For the resamples.
@@ -72,7 +72,7 @@ def assess(
     found = target.metrics(scores, references)
     metrics = {name: found[name] for name in target.metric_names if name in found}
     measures = {name: measure(name, scores, references, target) for name in metrics}
-    values = bootstrap(measures, len(references), num_samples, seed=seed)
+    values = bootstrap(measures, target.num_rows(references), num_samples, seed=seed)
     intervals = {name: interval(values[name], confidence) for name in metrics}
     return Assessment(metrics, {name: bounds for name, bounds in intervals.items() if bounds is not None})
 
@@ -106,9 +106,9 @@ class Contest:
     """Several models on the same rows and the same resamples, by one metric.
 
     Attributes:
-        scores: Model -> scores, shape (num_rows, num_outputs).
+        scores: Model -> scores, shape (num_units, num_outputs).
         references: Gold answers as `Target.encode` gives them.
-        target: What is predicted.
+        target: What is predicted, over the layout of the rows.
         metric: What they are compared by.
         confidence: Coverage of the intervals.
         num_samples: Bootstrap resamples.
@@ -132,7 +132,7 @@ class Contest:
     def resampled(self) -> dict[str, np.ndarray]:
         """Return each model's value on each resample, shape (num_samples,)."""
         measures = {name: measure(self.metric, s, self.references, self.target) for name, s in self.scores.items()}
-        return bootstrap(measures, len(self.references), self.num_samples, seed=self.seed)
+        return bootstrap(measures, self.target.num_rows(self.references), self.num_samples, seed=self.seed)
 
     def interval(self, name: str) -> list[float] | None:
         """Return the interval of a model's value."""
@@ -150,7 +150,7 @@ class Contest:
         """Return one model against another: McNemar's test where rows are right or wrong, else the bootstrap."""
         differences = self.resampled[name] - self.resampled[other]
         gain = self.values[name] - self.values[other]
-        by_row = self.metric == "accuracy" or (self.metric == "f1_micro" and self.target.kind == "single_label")
+        by_row = self.metric in self.target.counts_right_rows
         return Difference(
             metric=self.metric,
             values=(self.values[name], self.values[other]),
@@ -161,5 +161,5 @@ class Contest:
         )
 
     def _mcnemar(self, name: str, other: str) -> float:
-        one, two = (right(self.target.predicted(self.scores[n]), self.references) for n in (name, other))
+        one, two = (self.target.row_right(self.scores[n], self.references) for n in (name, other))
         return mcnemar(one, two)

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import DataError
-from ftlib.files import read_json, read_table
+from ftlib.files import read_json
 from ftlib.fusion.base import Fusion
 from ftlib.problems.base import Problem
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+    from ftlib.ensembling import Scores
+    from ftlib.targets.base import Target
 
 RESAMPLES = 2000
 
@@ -28,16 +31,24 @@ class Answers:
     """What one run's best model says of its test rows.
 
     Attributes:
-        problem: With its labels.
-        keys: Each row's texts and gold answer, as one string: equal for equal rows of any run.
-        scores: Shape (num_rows, num_outputs).
+        target: What is predicted, over the layout of the rows.
+        keys: Each row's input and gold answer, as one string: equal for equal rows of any run.
+        scores: Shape (num_units, num_outputs).
         references: Gold answers as `Target.encode` gives them.
     """
 
-    problem: Problem
+    target: Target
     keys: pa.Array
     scores: np.ndarray
     references: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Answers:
+        """Return the answers to some rows, given by position."""
+        import pyarrow as pa
+
+        units = self.target.positions(rows)
+        keys = self.keys.take(pa.array(rows))
+        return Answers(self.target.take(rows), keys, self.scores[units], self.references[units])
 
 
 @dataclass(frozen=True)
@@ -63,41 +74,34 @@ def read_answers(folders: Mapping[str, Path]) -> Answers:
     Args:
         folders: Step name -> its artifact's folder: split, evaluate, predict-<member>-test, fuse-<name>.
     """
-    from ftlib.ensembling import read_references, read_scores, rows_at
+    from ftlib.ensembling import read_rows, read_scores
 
     evaluation = read_json(folders["evaluate"] / "evaluation.json")
     problem = Problem.model_validate(read_json(folders["split"] / "problem.json"))
     members = [member["name"] for member in evaluation["members"]]
-    found = read_scores([folders[f"predict-{name}-test"] for name in members], problem)
-    references = read_references(folders["split"] / "test.parquet", problem)
-    order = rows_at(references.row_ids, found.row_ids, "the predictions")
-    scores = _best(evaluation, members, found.values[:, order], folders)
-    return Answers(problem, _keys(folders["split"] / "test.parquet", problem), scores, references.values)
+    rows = read_rows(folders["split"] / "test.parquet")
+    found = read_scores([folders[f"predict-{name}-test"] for name in members], rows, problem)
+    scores = _best(evaluation, members, found, folders)
+    target = problem.target.over(found.layout)
+    return Answers(target, _keys(rows, problem), scores, problem.references(rows, found.layout))
 
 
-def _best(
-    evaluation: Mapping[str, Any], members: list[str], scores: np.ndarray, folders: Mapping[str, Path]
-) -> np.ndarray:
+def _best(evaluation: Mapping[str, Any], members: list[str], found: Scores, folders: Mapping[str, Path]) -> np.ndarray:
     name = evaluation["best"]["name"]
     if name in members:
-        chosen: np.ndarray = scores[members.index(name)]
+        chosen: np.ndarray = found.values[members.index(name)]
         return chosen
     method = next(f["method"] for f in evaluation["fusions"] if f["name"] == name)
-    return Fusion.named(method["name"]).load(folders[f"fuse-{name}"])(scores)
+    return Fusion.named(method["name"]).load(folders[f"fuse-{name}"])(found.values, found.layout)
 
 
-def _keys(path: Path, problem: Problem) -> pa.Array:
-    import pyarrow as pa
+def _keys(rows: pa.Table, problem: Problem) -> pa.Array:
     import pyarrow.compute as pc
 
-    table = read_table(path, columns=[*problem.text_columns, problem.label_column])
-    label = table[problem.label_column]
-    if pa.types.is_list(label.type):
-        label = pa.chunked_array([pa.array([", ".join(sorted(names)) for names in label.to_pylist()], pa.string())])
-    columns = [table[name].cast(pa.string()) for name in problem.text_columns]
-    return pc.binary_join_element_wise(
-        *columns, label.cast(pa.string()), "\x1f", null_handling="replace"
-    ).combine_chunks()
+    from ftlib.columns import as_text
+
+    columns = [as_text(rows[name]) for name in (*problem.input_columns, problem.label_column)]
+    return pc.binary_join_element_wise(*columns, "\x1f", null_handling="replace").combine_chunks()
 
 
 def compare(one: Answers, other: Answers, metric: str, *, seed: int = 0) -> Comparison:
@@ -112,6 +116,7 @@ def compare(one: Answers, other: Answers, metric: str, *, seed: int = 0) -> Comp
     Raises:
         DataError: If the two share no test row.
     """
+    import numpy as np
     import pyarrow.compute as pc
 
     places = pc.index_in(one.keys, value_set=other.keys)
@@ -119,20 +124,20 @@ def compare(one: Answers, other: Answers, metric: str, *, seed: int = 0) -> Comp
     if not shared.any():
         raise DataError("the runs share no test row with the same gold answer, so no paired test is possible.")
     taken = pc.drop_null(places).to_numpy()
-    rows = [(one.scores[shared], one.references[shared], one), (other.scores[taken], other.references[taken], other)]
-    return _paired(rows, metric, int(shared.sum()), seed)
+    return _paired(one.take(np.flatnonzero(shared)), other.take(taken), metric, seed)
 
 
-def _paired(rows: list[tuple[np.ndarray, np.ndarray, Answers]], metric: str, num_rows: int, seed: int) -> Comparison:
-    """Test two models on the same rows: exact McNemar for accuracy, a paired bootstrap for anything else."""
-    from ftlib.evaluation.measures import measure, right, value_of
+def _paired(one: Answers, other: Answers, metric: str, seed: int) -> Comparison:
+    """Test two models on the same rows: exact McNemar where rows are right or wrong, a paired bootstrap else."""
+    from ftlib.evaluation.measures import measure, value_of
     from ftlib.evaluation.statistics import bootstrap, mcnemar, paired_bootstrap_p_value
 
-    first, second = (value_of(metric, s, r, a.problem.target) for s, r, a in rows)
-    if metric == "accuracy":
-        correct = [right(a.problem.target.predicted(s), r) for s, r, a in rows]
+    both, num_rows = (one, other), len(one.keys)
+    first, second = (value_of(metric, a.scores, a.references, a.target) for a in both)
+    if metric in one.target.counts_right_rows:
+        correct = [a.target.row_right(a.scores, a.references) for a in both]
         return Comparison(num_rows, metric, (first, second), mcnemar(correct[0], correct[1]))
-    measures = {str(i): measure(metric, s, r, a.problem.target) for i, (s, r, a) in enumerate(rows)}
+    measures = {str(i): measure(metric, a.scores, a.references, a.target) for i, a in enumerate(both)}
     drawn = bootstrap(measures, num_rows, RESAMPLES, seed=seed)
     p_value = paired_bootstrap_p_value(drawn["0"] - drawn["1"], first - second)
     return Comparison(num_rows, metric, (first, second), p_value)

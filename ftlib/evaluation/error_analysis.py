@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ftlib.evaluation.measures import right, row_losses
-
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -20,9 +18,6 @@ MOST_ERRORS = 200
 MOST_POINTS = 1000
 """Rows of a scatter of gold against predicted values."""
 
-CLOSE = 0.5
-"""Of the gold values' standard deviation: values closer than this count as the same decision."""
-
 
 def confusion(scores: np.ndarray, references: np.ndarray, target: Target) -> Any:
     """Return what is taken for what: of one label a row, a matrix of counts, a row for each gold label.
@@ -31,8 +26,8 @@ def confusion(scores: np.ndarray, references: np.ndarray, target: Target) -> Any
     """
     import numpy as np
 
-    predicted = target.predicted(scores)
-    if target.kind == "single_label":
+    predicted = scores.argmax(-1) if target.unit_kind == "single_label" else target.predicted(scores)
+    if target.unit_kind == "single_label":
         size = target.num_outputs
         return np.bincount(references * size + predicted, minlength=size * size).reshape(size, size).tolist()
     given, gold = predicted > 0, references > 0
@@ -49,8 +44,8 @@ def reliability(scores: np.ndarray, references: np.ndarray, target: Target) -> l
     """
     from ftlib.targets.metrics import bins
 
-    if target.kind == "single_label":
-        found = bins(scores.max(1), target.predicted(scores) == references)
+    if target.unit_kind == "single_label":
+        found = bins(scores.max(1), scores.argmax(-1) == references)
     else:
         found = bins(scores.ravel(), references.ravel() > 0)
     return [{"confidence": c, "accuracy": hit, "count": n} for c, hit, n in found]
@@ -76,14 +71,8 @@ def disagreement(scores: Mapping[str, np.ndarray], references: np.ndarray, targe
     """
     import numpy as np
 
-    answers = [target.predicted(s) for s in scores.values()]
-    reach = CLOSE * float(np.std(references)) if target.kind == "value" else None
-
-    def same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return right(one, other) if reach is None else abs(one - other) <= reach
-
-    pairs = [[same(one, other) for other in answers] for one in answers]
-    correct = np.stack([same(answer, references) for answer in answers])
+    pairs = [[target.same(one, other, references) for other in scores.values()] for one in scores.values()]
+    correct = np.stack([target.row_right(one, references) for one in scores.values()])
     agree = np.stack([row for line in pairs for row in line]).all(0)
     return {
         "names": list(scores),
@@ -95,45 +84,51 @@ def disagreement(scores: Mapping[str, np.ndarray], references: np.ndarray, targe
 
 
 def worst_errors(
-    rows: pa.Table, best: np.ndarray, members: Mapping[str, np.ndarray], references: np.ndarray, problem: Problem
+    rows: pa.Table,
+    best: np.ndarray,
+    members: Mapping[str, np.ndarray],
+    references: np.ndarray,
+    problem: Problem,
+    target: Target,
 ) -> pa.Table:
     """Return the best model's worst errors, worst first: what it said, how sure it was, what each member said.
 
     Worst is where the loss is highest: sure of the wrong answer, or furthest off.
 
     Args:
-        rows: The split's rows: row_id, texts and label.
+        rows: The split's rows: row_id, inputs and label.
         best: The best model's scores, in the order of `rows`.
         members: Member -> scores.
         references: Gold answers as `Target.encode` gives them.
         problem: With its labels filled in.
+        target: Its target, over the layout of the rows.
     """
     import numpy as np
     import pyarrow as pa
 
-    target = problem.target
-    losses = row_losses(best, references, target)
-    wrong = losses > 0 if target.kind == "value" else ~right(target.predicted(best), references)
+    losses = target.row_losses(best, references)
+    wrong = losses > 0 if target.kind == "value" else ~target.row_right(best, references)
     worst = np.flatnonzero(wrong)[np.argsort(-losses[wrong], kind="stable")][:MOST_ERRORS]
-    kind = {"single_label": pa.string(), "multi_label": pa.list_(pa.string()), "value": pa.float64()}[target.kind]
-    taken = rows.select(["row_id", *problem.text_columns]).take(pa.array(worst))
-    taken = taken.append_column("gold", rows[problem.label_column].take(pa.array(worst)).cast(kind))
-    taken = taken.append_column("predicted", pa.array(target.decode(best[worst]), kind))
-    taken = taken.append_column("confidence", pa.array(_confidence(best[worst], references[worst], target)))
+    units, told = target.positions(worst), target.take(worst)
+    taken = rows.select(["row_id", *problem.input_columns]).take(pa.array(worst))
+    gold = rows[problem.label_column].take(pa.array(worst))
+    taken = taken.append_column("gold", told.gold(gold))
+    taken = taken.append_column("predicted", pa.array(told.decode(best[units]), told.answer_type()))
+    taken = taken.append_column("confidence", _confidence(best[units], references[units], told))
     for name, scores in members.items():
-        taken = taken.append_column(f"member:{name}", pa.array(target.decode(scores[worst]), kind))
+        taken = taken.append_column(f"member:{name}", pa.array(told.decode(scores[units]), told.answer_type()))
     return taken
 
 
 def _confidence(scores: np.ndarray, references: np.ndarray, target: Target) -> pa.Array:
-    """Return the probability given to the wrong answer: the surest wrong one of several labels; null for values."""
+    """Return the probability given to the wrong answer: the surest wrong one of several labels; null where none is."""
     import numpy as np
     import pyarrow as pa
 
-    if target.kind == "value":
-        return pa.nulls(len(scores), pa.float64())
-    if target.kind == "single_label":
-        return pa.array(scores.max(1), pa.float64())
-    predicted = target.predicted(scores)
-    sure = np.where(predicted > 0, scores, 1 - scores)
-    return pa.array(np.where(predicted != references, sure, 0).max(1), pa.float64())
+    if target.kind == "multi_label":
+        predicted = target.predicted(scores)
+        sure = np.where(predicted > 0, scores, 1 - scores)
+        return pa.array(np.where(predicted != references, sure, 0).max(1), pa.float64())
+    probability = target.confidence(scores)
+    nothing = pa.nulls(target.num_rows(scores), pa.float64())
+    return nothing if probability is None else pa.array(probability, pa.float64())

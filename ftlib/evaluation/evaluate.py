@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from ftlib.ensembling import Scores
     from ftlib.evaluation.assessment import Contest
     from ftlib.fusion.base import Combiner, Fusion
     from ftlib.problems.base import Problem
@@ -64,7 +65,7 @@ class _Model:
 
     Attributes:
         name: What the leaderboard calls it.
-        scores: Split -> scores, shape (num_rows, num_outputs).
+        scores: Split -> scores, shape (num_units, num_outputs).
         cost: Parameters touched per token when it answers.
         facts: What the summary says of it beside its figures.
     """
@@ -77,11 +78,20 @@ class _Model:
 
 @dataclass(frozen=True, eq=False)
 class _Results:
-    """All that the summary is made of; splits are "validation" and "test"."""
+    """All that the summary is made of; splits are "validation" and "test".
+
+    Attributes:
+        rows: Split -> its rows.
+        targets: Split -> what is predicted, over the layout of its rows.
+        references: Split -> gold answers, one line a unit.
+        contests: Split -> all models against each other.
+    """
 
     problem: Problem
     settings: Evaluation
     metric: str
+    rows: dict[str, pa.Table]
+    targets: dict[str, Target]
     references: dict[str, np.ndarray]
     members: tuple[_Model, ...]
     fusions: tuple[_Model, ...]
@@ -90,10 +100,6 @@ class _Results:
     @property
     def models(self) -> tuple[_Model, ...]:
         return (*self.members, *self.fusions)
-
-    @property
-    def target(self) -> Target:
-        return self.problem.target
 
 
 def evaluate(
@@ -121,12 +127,9 @@ def evaluate(
         ArtifactError: If predictions are missing, or not of the split's rows.
         ParamsError: If the problem has no such metric as `settings` names.
     """
-    from ftlib.files import read_table
-
     results = _results(problem, settings, splits, members, checkpoints, fusions, seed)
     best = _choose(results.models, results)
-    errors = _errors(read_table(splits / "test.parquet"), best, results)
-    return Evaluated(_summary(results, best), errors)
+    return Evaluated(_summary(results, best), _errors(best, results))
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -141,32 +144,25 @@ def _results(
     fusions: Mapping[str, tuple[Fusion, Path]],
     seed: int,
 ) -> _Results:
-    from ftlib.ensembling import read_references
+    from ftlib.ensembling import read_rows, read_scores
     from ftlib.evaluation.measures import check_metric
 
     metric = settings.metric or problem.target.main_metric
     check_metric(metric, problem.target)
-    gold = {split: read_references(splits / f"{split}.parquet", problem) for split in SPLITS}
-    row_ids = {split: found.row_ids for split, found in gold.items()}
-    references = {split: found.values for split, found in gold.items()}
-    stacked = {s: _member_scores(members, s, problem, row_ids[s]) for s in SPLITS}
-    found = tuple(_member(n, i, stacked, checkpoints[n]) for i, n in enumerate(members))
-    fused = tuple(_fusion(n, f, folder, stacked, row_ids["validation"], found) for n, (f, folder) in fusions.items())
-    contests = {s: _contest(s, (*found, *fused), references[s], problem.target, metric, settings, seed) for s in SPLITS}
-    return _Results(problem, settings, metric, references, found, fused, contests)
+    rows = {split: read_rows(splits / f"{split}.parquet") for split in SPLITS}
+    scores = {
+        split: read_scores([f[split] for f in members.values()], rows[split], problem, where=f"predictions on {split}")
+        for split in SPLITS
+    }
+    targets = {split: problem.target.over(found.layout) for split, found in scores.items()}
+    references = {split: problem.references(rows[split], found.layout) for split, found in scores.items()}
+    found = tuple(_member(n, i, scores, checkpoints[n]) for i, n in enumerate(members))
+    fused = tuple(_fusion(n, f, folder, scores, found) for n, (f, folder) in fusions.items())
+    contests = {s: _contest(s, (*found, *fused), references[s], targets[s], metric, settings, seed) for s in SPLITS}
+    return _Results(problem, settings, metric, rows, targets, references, found, fused, contests)
 
 
-def _member_scores(
-    members: Mapping[str, Mapping[str, Path]], split: str, problem: Problem, row_ids: np.ndarray
-) -> np.ndarray:
-    """Return the members' scores of a split, in its rows' order, shape (num_members, num_rows, num_outputs)."""
-    from ftlib.ensembling import read_scores, rows_at
-
-    scores = read_scores([folders[split] for folders in members.values()], problem)
-    return scores.values[:, rows_at(row_ids, scores.row_ids, f"predictions on {split}")]
-
-
-def _member(name: str, position: int, stacked: Mapping[str, np.ndarray], checkpoint: Path) -> _Model:
+def _member(name: str, position: int, read: Mapping[str, Scores], checkpoint: Path) -> _Model:
     from ftlib.errors import ArtifactError
     from ftlib.files import read_json
 
@@ -175,7 +171,7 @@ def _member(name: str, position: int, stacked: Mapping[str, np.ndarray], checkpo
     if missing := [key for key in ("num_parameters", "inference_parameters") if key not in facts]:
         raise ArtifactError(f"{path} does not say {' and '.join(missing)}; expected a checkpoint that a stage saved.")
     cost = float(facts["inference_parameters"])
-    scores = {split: values[position] for split, values in stacked.items()}
+    scores = {split: found.values[position] for split, found in read.items()}
     return _Model(name, scores, cost, {"num_parameters": int(facts["num_parameters"]), "inference_cost": cost})
 
 
@@ -183,17 +179,16 @@ def _fusion(
     name: str,
     fusion: Fusion,
     folder: Path,
-    stacked: Mapping[str, np.ndarray],
-    row_ids: np.ndarray,
+    read: Mapping[str, Scores],
     members: Sequence[_Model],
 ) -> _Model:
     """Fuse the test rows; the validation rows were fused out of fold when the combiner was fitted."""
-    from ftlib.ensembling import VALIDATION, read_scores_table, rows_at
+    from ftlib.ensembling import VALIDATION, read_scores_table
 
     combiner = type(fusion).load(folder)
-    validation = read_scores_table(folder / VALIDATION)
-    order = rows_at(row_ids, validation.row_ids, f"fusion {name!r} on validation")
-    scores = {"validation": validation.values[0, order], "test": combiner(stacked["test"])}
+    where = f"fusion {name!r} on validation"
+    validation = read_scores_table(folder / VALIDATION, read["validation"], where=where)
+    scores = {"validation": validation, "test": combiner(read["test"].values, read["test"].layout)}
     weights, used = _used(combiner, members)
     facts = {"method": fusion.model_dump(mode="json"), "weights": weights, "members_used": [m.name for m in used]}
     return _Model(name, scores, sum(m.cost for m in used), facts)
@@ -236,9 +231,9 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
     """Return the best model by validation: see the module's docstring. Of equals, the first."""
     from math import inf, isnan
 
-    from ftlib.evaluation.measures import proper_loss, value_of
+    from ftlib.evaluation.measures import value_of
 
-    contest, target = results.contests["validation"], results.target
+    contest, target = results.contests["validation"], results.targets["validation"]
     sign = 1 if target.higher_is_better(results.metric) else -1
     values = {m.name: -inf if isnan(v := contest.values[m.name]) else sign * v for m in models}
     leader = max(models, key=lambda m: values[m.name])
@@ -250,7 +245,7 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
         return behind <= contest.standard_error(leader.name, model.name)
 
     def rank(model: _Model) -> tuple[float, float]:
-        loss = value_of(proper_loss(target), model.scores["validation"], results.references["validation"], target)
+        loss = value_of(target.proper_loss, model.scores["validation"], results.references["validation"], target)
         return round(loss, 9), model.cost
 
     return min(filter(is_tied, models), key=rank)
@@ -262,7 +257,7 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
 def _summary(results: _Results, best: _Model) -> dict[str, Any]:
     from ftlib.evaluation.error_analysis import disagreement
 
-    target, test = results.target, results.references["test"]
+    target, test = results.targets["test"], results.references["test"]
     best_member = _choose(results.members, results)
     return {
         "problem": results.problem.name,
@@ -271,7 +266,7 @@ def _summary(results: _Results, best: _Model) -> dict[str, Any]:
         "higher_is_better": target.higher_is_better(results.metric),
         "labels": list(target.labels),
         "confidence": results.settings.confidence,
-        "rows": {split: len(references) for split, references in results.references.items()},
+        "rows": {split: len(rows) for split, rows in results.rows.items()},
         "members": [_entry(model, results) for model in results.members],
         "fusions": [{**_entry(f, results), **_against(f, best_member, results)} for f in results.fusions],
         "best_member": best_member.name,
@@ -283,12 +278,12 @@ def _summary(results: _Results, best: _Model) -> dict[str, Any]:
 
 
 def _entry(model: _Model, results: _Results) -> dict[str, Any]:
-    target, references = results.target, results.references
+    targets, references = results.targets, results.references
     return {
         "name": model.name,
-        "metrics": {split: target.metrics(model.scores[split], references[split]) for split in SPLITS},
+        "metrics": {s: targets[s].metrics(model.scores[s], references[s]) for s in SPLITS},
         "interval": results.contests["test"].interval(model.name),
-        "per_label": target.per_label(model.scores["test"], references["test"]),
+        "per_label": targets["test"].per_label(model.scores["test"], references["test"]),
         **model.facts,
     }
 
@@ -325,20 +320,25 @@ def _pictures(results: _Results, best: _Model) -> dict[str, Any]:
     from ftlib.evaluation.error_analysis import confusion, reliability, scatter
 
     shown = {m.name: m.scores["test"] for m in (best, *results.members)}
-    references, target = results.references["test"], results.target
-    if target.kind == "value":
+    references, target = results.references["test"], results.targets["test"]
+    if target.unit_kind == "value":
         return {"scatter": {name: scatter(scores, references) for name, scores in shown.items()}}
+    if target.unit_kind == "candidate":
+        return {}
     return {
         "confusion": {name: confusion(scores, references, target) for name, scores in shown.items()},
         "reliability": {name: reliability(scores, references, target) for name, scores in shown.items()},
     }
 
 
-def _errors(rows: pa.Table, best: _Model, results: _Results) -> pa.Table:
+def _errors(best: _Model, results: _Results) -> pa.Table:
     from ftlib.evaluation.error_analysis import worst_errors
 
     members = {m.name: m.scores["test"] for m in results.members}
-    return worst_errors(rows, best.scores["test"], members, results.references["test"], results.problem)
+    target = results.targets["test"]
+    return worst_errors(
+        results.rows["test"], best.scores["test"], members, results.references["test"], results.problem, target
+    )
 
 
 def _finite(value: float) -> float | None:

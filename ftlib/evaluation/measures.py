@@ -43,6 +43,9 @@ def measure(metric: str, scores: np.ndarray, references: np.ndarray, target: Tar
         ParamsError: If the target has no such metric; the message holds the near names.
     """
     check_metric(metric, target)
+    own = target.measure(metric, scores, references)
+    if own is not None:
+        return own
     rows = _Rows(scores, target.predicted(scores), references, target)
     makers = _MAKERS.get(target.kind, {})
     return makers[metric](rows) if metric in makers else partial(_row_by_row, metric, rows)
@@ -52,7 +55,7 @@ def value_of(metric: str, scores: np.ndarray, references: np.ndarray, target: Ta
     """Return one metric of all rows, NaN where it is undefined: far quicker than `Target.metrics`."""
     import numpy as np
 
-    return float(measure(metric, scores, references, target)(np.ones((1, len(references))))[0])
+    return float(measure(metric, scores, references, target)(np.ones((1, target.num_rows(references))))[0])
 
 
 def check_metric(metric: str, target: Target) -> None:
@@ -65,22 +68,14 @@ def check_metric(metric: str, target: Target) -> None:
     (replace(target, labels=("0", "1")) if unknown_labels else target).higher_is_better(metric)
 
 
-def proper_loss(target: Target) -> str:
-    """Return the metric that scores themselves are judged by, lower is better: it breaks ties between decisions.
-
-    Log-loss is a proper scoring rule (Gneiting & Raftery 2007, https://doi.org/10.1198/016214506000001437): it sees
-    every row's probability, where accuracy sees which side of a line it falls.
-    """
-    return "rmse" if target.kind == "value" else "log_loss"
-
-
 def _row_by_row(metric: str, rows: _Rows, counts: np.ndarray) -> np.ndarray:
     import numpy as np
 
     values = np.full(len(counts), np.nan)
     for i, row in enumerate(counts):
         drawn = np.repeat(np.arange(len(row)), row.astype(np.int64))
-        value = rows.target.metric(metric, rows.scores[drawn], rows.references[drawn])
+        units = rows.target.positions(drawn)
+        value = rows.target.take(drawn).metric(metric, rows.scores[units], rows.references[units])
         values[i] = np.nan if value is None else value
     return values
 
@@ -95,31 +90,12 @@ def _mean(values: np.ndarray) -> Measure:
     return lambda counts: counts @ values / counts.sum(1)
 
 
-def right(predicted: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return which rows are wholly right, bool, shape (num_rows,)."""
-    same = predicted == references
-    return same.all(1) if same.ndim == 2 else same
-
-
-def row_losses(scores: np.ndarray, references: np.ndarray, target: Target) -> np.ndarray:
-    """Return each row's log-loss, or squared error of a value, shape (num_rows,)."""
-    import numpy as np
-
-    if target.kind == "value":
-        return (scores[:, 0] - references) ** 2
-    smallest = np.finfo(np.float64).eps
-    clipped = np.clip(scores, smallest, 1 - smallest)
-    if target.kind == "single_label":
-        return -np.log(np.take_along_axis(clipped, references[:, None], axis=1)[:, 0])
-    return -np.where(references > 0, np.log(clipped), np.log1p(-clipped)).mean(1)
-
-
 def _accuracy(rows: _Rows) -> Measure:
-    return _mean(right(rows.predicted, rows.references))
+    return _mean(rows.target.row_right(rows.scores, rows.references))
 
 
 def _log_loss(rows: _Rows) -> Measure:
-    return _mean(row_losses(rows.scores, rows.references, rows.target))
+    return _mean(rows.target.row_losses(rows.scores, rows.references))
 
 
 def _hamming(rows: _Rows) -> Measure:
@@ -131,7 +107,7 @@ def _mae(rows: _Rows) -> Measure:
 
 
 def _rmse(rows: _Rows) -> Measure:
-    squared = _mean(row_losses(rows.scores, rows.references, rows.target))
+    squared = _mean(rows.target.row_losses(rows.scores, rows.references))
     return lambda counts: squared(counts) ** 0.5
 
 
@@ -322,7 +298,7 @@ def _pearson(rows: _Rows) -> Measure:
 def _r2(rows: _Rows) -> Measure:
     import numpy as np
 
-    moments, squared = _moments(rows), row_losses(rows.scores, rows.references, rows.target)
+    moments, squared = _moments(rows), rows.target.row_losses(rows.scores, rows.references)
 
     def measured(counts: np.ndarray) -> np.ndarray:
         _, spread, _ = moments(counts)

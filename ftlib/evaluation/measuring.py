@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING
 from ftlib.errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-
     from ftlib.serving.answering import Served
     from ftlib.serving.reading import Rows
-    from ftlib.targets.base import Target
 
 
 @dataclass(frozen=True)
@@ -51,32 +46,26 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     from ftlib.evaluation.assessment import assess
 
     problem = served.problem
-    labels, reasons = problem.target.parse(rows.needed[problem.label_column])
-    answers = served.predict(rows.needed.select(list(problem.text_columns)))
-    reasons = pc.coalesce(rows.unreadable.combine_chunks(), reasons, _column(answers["reason"]))
-    fine = pc.is_null(reasons)
+    scored = served.score(rows.needed.select(list(problem.input_columns)))
+    at = rows.needed.column_names.index(problem.label_column)
+    inputs = rows.needed
+    for name in problem.input_columns:
+        inputs = inputs.set_column(inputs.column_names.index(name), name, scored.rows[name])
+    labels, reasons = problem.read_labels(inputs)
+    labelled = inputs.set_column(at, problem.label_column, labels)
+    reasons = pc.coalesce(rows.unreadable.combine_chunks(), reasons, scored.reasons)
+    fine = pc.is_null(reasons).to_numpy(zero_copy_only=False)
     rejected = dict(Counter(reasons.drop_null().to_pylist()).most_common())
-    usable = fine.to_numpy(zero_copy_only=False)
-    if not usable.any():
+    if not fine.any():
         raise DataError(f"no row can be measured: {_told(rejected)}.")
-    scores = _scores(answers[usable], problem.target)
-    found = assess(scores, problem.target.encode(labels.filter(fine)), problem.target, seed=seed)
+    found_in_scored = fine[scored.is_answered]
+    answered = problem.target.over(scored.layout)
+    units, layout = answered.positions(found_in_scored), answered.take(found_in_scored).layout
+    references = problem.references(labelled.filter(fine), layout)
+    found = assess(scored.scores[units], references, problem.target.over(layout), seed=seed)
     intervals = {name: list(bounds) for name, bounds in found.intervals.items()}
-    return Measured(int(usable.sum()), rejected, found.metrics, intervals)
-
-
-def _column(reasons: pd.Series) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(reasons.tolist(), pa.string())
+    return Measured(int(fine.sum()), rejected, found.metrics, intervals)
 
 
 def _told(rejected: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {reason}" for reason, number in rejected.items()) or "the file has no rows"
-
-
-def _scores(answers: pd.DataFrame, target: Target) -> np.ndarray:
-    """Return the scores that the answers were decided by, shape (num_rows, num_outputs)."""
-    columns = [f"score:{label}" for label in target.labels] or ["prediction"]
-    scores: np.ndarray = answers[columns].to_numpy(dtype="float64")
-    return scores

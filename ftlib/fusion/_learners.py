@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ftlib.crossfitting import stratified_folds
+from ftlib.crossfitting import deal_folds
 from ftlib.fusion._stacked import Linear, Trees
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _best_strength(inputs: np.ndarray, wanted: np.ndarray, seed: int) -> float:
     """Return the strength whose cross-validated log-loss is lowest, summed over problems; the strongest of equals."""
     step = -(-len(inputs) // MOST_PROBLEMS)
     inputs, wanted = inputs[::step], wanted[::step]
-    folds = [stratified_folds(y, min(NUM_FOLDS, len(y)), seed=seed) for y in wanted]
+    folds = [deal_folds(y, min(NUM_FOLDS, len(y)), seed=seed) for y in wanted]
 
     def loss(strength: float) -> float:
         return sum(_held_out_loss(x, y, f, strength) for x, y, f in zip(inputs, wanted, folds, strict=True))

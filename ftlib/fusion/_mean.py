@@ -14,6 +14,8 @@ from ftlib.fusion.base import Combiner
 if TYPE_CHECKING:
     import numpy as np
 
+    from ftlib.targets.layout import Layout
+
 Space = Literal["scores", "logits"]
 
 SMALLEST = 1e-12
@@ -25,7 +27,7 @@ class WeightedMean(Combiner):
     """The weighted mean of the members' scores, or of their logits.
 
     Attributes:
-        kind: The target's kind: "single_label", "multi_label" or "value".
+        kind: The target's unit_kind: "single_label", "multi_label" or "value".
         space: What is averaged: scores give the arithmetic mean, logits the normalised geometric one.
         shares: Each member's weight; they sum to 1.
     """
@@ -34,8 +36,8 @@ class WeightedMean(Combiner):
     space: Space
     shares: tuple[float, ...]
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Return the weighted mean, shape (num_rows, num_outputs)."""
+    def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
+        """Return the weighted mean, shape (num_units, num_outputs)."""
         return pool(scores, self.shares, kind=self.kind, space=self.space)
 
     def weights(self) -> list[float]:
@@ -75,9 +77,9 @@ def pool(
     has one space only, so both are the mean there.
 
     Args:
-        scores: Shape (num_members, num_rows, num_outputs); members at weight 0 are not read.
+        scores: Shape (num_members, num_units, num_outputs); members at weight 0 are not read.
         weights: One a member, at least 0, not all 0; only their ratios count.
-        kind: The target's kind.
+        kind: The target's unit_kind.
         space: What is averaged.
     """
     import numpy as np
@@ -97,6 +99,13 @@ def uniform(num_members: int) -> tuple[float, ...]:
     return (1 / num_members,) * num_members
 
 
+def as_support(values: np.ndarray, num_outputs: int) -> np.ndarray:
+    """Return one number a candidate, shape (num_units,), as its support in `num_outputs` equal factors."""
+    import numpy as np
+
+    return np.repeat((values ** (1 / num_outputs))[:, None], num_outputs, axis=1)
+
+
 def log_odds(scores: np.ndarray, smallest: float = SMALLEST) -> np.ndarray:
     """Return log(p / (1 - p)), with p kept away from 0 and 1."""
     import numpy as np
@@ -111,6 +120,8 @@ def _logarithmic(values: np.ndarray, shares: np.ndarray, kind: str) -> np.ndarra
 
     if kind == "multi_label":
         return expit(_mean(log_odds(values), shares))
+    if kind == "candidate":
+        return np.exp(_mean(np.log(np.maximum(values, SMALLEST)), shares))
     return softmax(_mean(np.log(np.maximum(values, SMALLEST)), shares), axis=-1)
 
 

@@ -11,33 +11,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.files import write_json
-from ftlib.fusion._mean import log_odds, read_combiner
+from ftlib.fusion._mean import as_support, log_odds, read_combiner
 from ftlib.fusion.base import Combiner
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ftlib.targets.layout import Layout
 
 SMALLEST = 1e-6
 """Probabilities are kept this far from 0 and 1, so that one sure member's log-odds stay within reach of the rest."""
 
 
 def features(scores: np.ndarray, kind: str) -> np.ndarray:
-    """Return what the learners see of the members, shape (num_problems, num_rows, num_members).
+    """Return what the learners see of the members, shape (num_problems, num_units, num_features).
 
     A label is a problem of its own, whose features are the members' log-odds of that label: so it has few numbers to
     learn, however many labels there are (Seewald 2002, "How to Make Stacking Better and Faster While Also Taking Care
     of an Unknown Weakness", StackingC: better than every label's probability for every label, most of all where labels
-    are many). Of two exclusive labels, one problem decides. A value is one problem: the members' values.
+    are many). Of two exclusive labels, one problem decides. A value is one problem: the members' values. So is how good
+    a candidate is: the logarithms of all factors of its support by all members.
 
     Args:
-        scores: Shape (num_members, num_rows, num_outputs).
-        kind: The target's kind.
+        scores: Shape (num_members, num_units, num_outputs).
+        kind: The target's unit_kind.
     """
     if kind == "value":
         return scores[..., 0].T[None]
+    if kind == "candidate":
+        return _log(scores).transpose(1, 0, 2).reshape(1, scores.shape[1], -1)
     if kind == "single_label" and scores.shape[-1] == 2:
         scores = scores[..., 1:]
     return log_odds(scores, SMALLEST).transpose(2, 1, 0)
+
+
+def _log(support: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.log(np.maximum(support, SMALLEST))
 
 
 # -- learners as arrays --------------------------------------------------------------------------------
@@ -48,7 +59,7 @@ class Linear:
     """Fitted linear learners.
 
     Attributes:
-        coefficients: Shape (num_problems, num_members).
+        coefficients: Shape (num_problems, num_features).
         intercepts: Shape (num_problems,).
     """
 
@@ -153,7 +164,7 @@ class Stacked(Combiner):
     """What stacking fitted.
 
     Attributes:
-        kind: The target's kind.
+        kind: The target's unit_kind.
         num_outputs: The target's outputs.
         seen: The problems that were learned, as `features` numbers them; other labels keep the members' mean score.
         learner: Gives the logits of the problems that were learned, or the value.
@@ -166,8 +177,8 @@ class Stacked(Combiner):
     learner: Linear | Trees
     shift: float = 0.0
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Return stacked scores, shape (num_rows, num_outputs)."""
+    def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
+        """Return stacked scores, shape (num_units, num_outputs)."""
         import numpy as np
         from scipy.special import expit
 
@@ -175,6 +186,8 @@ class Stacked(Combiner):
         outputs = self.outputs(values) + self.shift
         if self.kind == "value":
             return outputs
+        if self.kind == "candidate":
+            return as_support(expit(outputs[:, 0]), self.num_outputs)
         mean = values.sum(0) / len(values)
         if self.kind == "single_label":
             return self._one_label(outputs, mean)

@@ -32,7 +32,7 @@ class Averaging(Fusion):
 
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> WeightedMean:
         """Return the mean; only the number of members is read."""
-        return WeightedMean(target.kind, self.space, uniform(len(scores)))
+        return WeightedMean(target.unit_kind, self.space, uniform(len(scores)))
 
     @classmethod
     def load(cls, folder: Path) -> WeightedMean:

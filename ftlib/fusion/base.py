@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ftlib.targets.base import Target
+    from ftlib.targets.layout import Layout
 
 
 class Combiner:
@@ -23,11 +24,15 @@ class Combiner:
     scores whichever rows come with it.
     """
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Return fused scores, shape (num_rows, num_outputs), from (num_members, num_rows, num_outputs).
+    def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
+        """Return fused scores, shape (num_units, num_outputs).
 
         Members are in the order of fitting. The scores of a member whose weight is 0 are never read: a
         server need not run it, and may give NaN in its place.
+
+        Args:
+            scores: Shape (num_members, num_units, num_outputs).
+            layout: Which units each row has; None where each row is one.
         """
         raise NotImplementedError
 
@@ -52,9 +57,9 @@ class Fusion(Plugin):
         """Fit on held-out rows.
 
         Args:
-            scores: Members' scores as `Target.scores` gives them, shape (num_members, num_rows, num_outputs).
-            references: Gold answers as `Target.encode` gives them.
-            target: What is predicted.
+            scores: Members' scores as `Problem.align` gives them, shape (num_members, num_units, num_outputs).
+            references: Gold answers as `Target.encode` gives them, one line a unit.
+            target: What is predicted, over the layout of these rows; `unit_kind` says what a unit's scores are.
             seed: For every random choice.
 
         Raises:

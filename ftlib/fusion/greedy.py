@@ -66,7 +66,7 @@ class Greedy(Fusion):
         for bag in self._bags(len(scores), seed):
             chosen = select(scores[bag], objective, self.rounds)
             counts[bag] += chosen / chosen.sum()
-        return WeightedMean(target.kind, "scores", tuple((counts / counts.sum()).tolist()))
+        return WeightedMean(target.unit_kind, "scores", tuple((counts / counts.sum()).tolist()))
 
     def _bags(self, num_members: int, seed: int) -> list[np.ndarray]:
         import numpy as np
@@ -122,12 +122,12 @@ def _sorted_start(scores: np.ndarray, objective: Objective) -> np.ndarray:
 def _objective(metric: str, references: np.ndarray, target: Target) -> Objective:
     from math import isnan
 
-    from ftlib.evaluation.measures import proper_loss, value_of
+    from ftlib.evaluation.measures import value_of
 
     sign = 1 if target.higher_is_better(metric) else -1
 
     def objective(fused: np.ndarray) -> tuple[float, float]:
         value = sign * value_of(metric, fused, references, target)
-        return (float("-inf") if isnan(value) else value, -value_of(proper_loss(target), fused, references, target))
+        return (float("-inf") if isnan(value) else value, -value_of(target.proper_loss, fused, references, target))
 
     return objective

@@ -1,8 +1,9 @@
 """Stacking: a learner on top of the members, which learns how far to trust each one, label by label.
 
 Each label has a learner of its own, whose features are the members' log-odds of that label (for numbers, their
-values). It can do what no weighting can: correct a member's bias, turn overconfident scores into honest ones, trust a
-member on the labels it is good at.
+values). Of candidates (choices, spans, texts) one learner ranks all, by every member's support. It can do what no
+weighting can: correct a member's bias, turn overconfident scores into honest ones, trust a member on the labels it is
+good at.
 It needs rows to learn that: with fewer than a few hundred held-out rows, or members of like quality, the plain mean
 is often as good. `logistic_regression` (ridge regression for values) is the safe choice; `gradient_boosting` starts
 from the members' mean and adds small trees, for interactions that no linear rule holds, and wants thousands of rows.
@@ -82,14 +83,14 @@ class Stacking(Fusion):
         wanted = _problems(references, target)
         seen = _learnable(wanted, target)
         with threadpool_limits(1):  # many tiny problems: threads would only wait for each other
-            learner = self._learn(features(scores, target.kind)[seen], wanted[seen], target, seed)
-        stacked = Stacked(target.kind, target.num_outputs, tuple(seen), learner)
-        if target.kind == "multi_label" and self.decisions == "best_f1":
+            learner = self._learn(features(scores, target.unit_kind)[seen], wanted[seen], target, seed)
+        stacked = Stacked(target.unit_kind, target.num_outputs, tuple(seen), learner)
+        if target.unit_kind == "multi_label" and self.decisions == "best_f1":
             return _shifted(stacked, scores, getattr(target, "threshold", 0.5))
         return stacked
 
     def _learn(self, inputs: np.ndarray, wanted: np.ndarray, target: Target, seed: int) -> Linear | Trees:
-        regression = target.kind == "value"
+        regression = target.unit_kind == "value" or (target.unit_kind == "candidate" and not _is_binary(wanted))
         if self.learner == "gradient_boosting":
             return boosted(
                 inputs,
@@ -112,15 +113,22 @@ class Stacking(Fusion):
 
 
 def _problems(references: np.ndarray, target: Target) -> np.ndarray:
-    """Return what the learners are to say, shape (num_problems, num_rows): 0 or 1, or values."""
+    """Return what the learners are to say, shape (num_problems, num_units): 0 or 1, or values."""
     import numpy as np
 
-    if target.kind == "value":
+    if target.unit_kind == "value":
         return references.astype(np.float64)[None]
-    if target.kind == "multi_label":
+    if target.unit_kind == "candidate":
+        quality = references.reshape(len(references), -1)[:, 0]
+        return (quality.astype(np.int64) if _is_binary(quality) else quality)[None]
+    if target.unit_kind == "multi_label":
         return references.T.astype(np.int64)
     labels = np.arange(target.num_outputs) if target.num_outputs > 2 else np.array([1])
     return (references == labels[:, None]).astype(np.int64)
+
+
+def _is_binary(wanted: np.ndarray) -> bool:
+    return bool(((wanted == 0) | (wanted == 1)).all())
 
 
 def _learnable(wanted: np.ndarray, target: Target) -> list[int]:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ftlib.files import read_json, write_json
-from ftlib.fusion._mean import WeightedMean, read_combiner, uniform
+from ftlib.fusion._mean import WeightedMean, as_support, read_combiner, uniform
 from ftlib.fusion.base import Combiner, Fusion
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ftlib.targets.base import Target
+    from ftlib.targets.layout import Layout
 
 MEAN_VOTE = 1e-3
 """What part of one vote the members' mean score casts: enough to break ties, too little to turn a majority."""
@@ -38,8 +39,8 @@ class Voting(Fusion):
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Combiner:
         """Return the vote; only the number of members is read."""
         if self.voting == "soft":
-            return WeightedMean(target.kind, "scores", uniform(len(scores)))
-        return MajorityVote(target.kind, float(getattr(target, "threshold", 0.5)), len(scores))
+            return WeightedMean(target.unit_kind, "scores", uniform(len(scores)))
+        return MajorityVote(target.unit_kind, float(getattr(target, "threshold", 0.5)), len(scores))
 
     @classmethod
     def load(cls, folder: Path) -> Combiner:
@@ -54,7 +55,7 @@ class MajorityVote(Combiner):
     """Shares of the vote.
 
     Attributes:
-        kind: The target's kind.
+        kind: The target's unit_kind.
         threshold: The score from which a multi-label member gives a label.
         num_members: How many vote.
     """
@@ -63,8 +64,8 @@ class MajorityVote(Combiner):
     threshold: float
     num_members: int
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Return vote shares, shape (num_rows, num_outputs); the median of values."""
+    def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
+        """Return vote shares, shape (num_units, num_outputs); the median of values."""
         import numpy as np
 
         values = np.asarray(scores, dtype=np.float64)
@@ -72,8 +73,24 @@ class MajorityVote(Combiner):
             return np.median(values, axis=0)
         if self.kind == "multi_label":
             return self._labels(values)
+        if self.kind == "candidate":
+            return self._candidates(values, layout)
         votes = np.eye(values.shape[-1])[values.argmax(-1)].sum(0)
         return (votes + MEAN_VOTE * values.mean(0)) / (self.num_members + MEAN_VOTE)
+
+    def _candidates(self, values: np.ndarray, layout: Layout | None) -> np.ndarray:
+        """Give each member's vote to the candidate of each row that it supports most: the product of its factors."""
+        import numpy as np
+
+        if layout is None:
+            raise ValueError("candidates are voted on row by row; their layout is needed")
+        support = values.prod(-1)
+        votes = np.zeros(values.shape[1])
+        for member in support:
+            best = layout.best(member)
+            votes[best[best >= 0]] += 1
+        shares = (votes + MEAN_VOTE * support.mean(0)) / (self.num_members + MEAN_VOTE)
+        return as_support(shares, values.shape[-1])
 
     def _labels(self, values: np.ndarray) -> np.ndarray:
         """Give the threshold the place of one half, so that a majority is what reaches it."""

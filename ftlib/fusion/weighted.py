@@ -62,7 +62,7 @@ class Weighted(Fusion):
             weights = optimised_weights(scores, references, target, self.space)
         else:
             weights = self._skill_weights(scores, references, target)
-        return WeightedMean(target.kind, self.space, weights)
+        return WeightedMean(target.unit_kind, self.space, weights)
 
     def _skill_weights(self, scores: np.ndarray, references: np.ndarray, target: Target) -> tuple[float, ...]:
         skills = [skill(s, references, target, self.metric or target.main_metric) ** self.sharpness for s in scores]
@@ -89,6 +89,8 @@ def skill(scores: np.ndarray, references: np.ndarray, target: Target, metric: st
     from ftlib.evaluation.measures import value_of
 
     value = value_of(metric, scores, references, target)
+    if target.unit_kind == "candidate":  # no constant answer there; only ratios count
+        return max(0.0, value) if np.isfinite(value) and target.higher_is_better(metric) else 0.0
     constant = np.broadcast_to(_shares(references, target), scores.shape)
     chance = value_of(metric, constant, references, target)
     perfect = 1.0 if target.higher_is_better(metric) else 0.0
@@ -104,12 +106,12 @@ def optimised_weights(
     import numpy as np
     from scipy.optimize import minimize
 
-    from ftlib.evaluation.measures import proper_loss, value_of
+    from ftlib.evaluation.measures import value_of
 
-    metric = proper_loss(target)
+    metric = target.proper_loss
 
     def loss(weights: np.ndarray) -> float:
-        fused = pool(scores, np.maximum(weights, 1e-9), kind=target.kind, space=space)
+        fused = pool(scores, np.maximum(weights, 1e-9), kind=target.unit_kind, space=space)
         return value_of(metric, fused, references, target)
 
     start = np.array(uniform(len(scores)))
@@ -130,6 +132,6 @@ def optimised_weights(
 def _shares(references: np.ndarray, target: Target) -> np.ndarray:
     import numpy as np
 
-    if target.kind == "single_label":
+    if target.unit_kind == "single_label":
         return np.bincount(references, minlength=target.num_outputs) / len(references)
     return references.mean(0) if references.ndim == 2 else np.array([references.mean()])

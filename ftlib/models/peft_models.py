@@ -40,6 +40,11 @@ def is_prefix(model: PreTrainedModel) -> bool:
     return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
 
 
+def has_beyond_plain(model: PreTrainedModel) -> frozenset[str]:
+    """Return what the model has beyond a plain one, in the words of `Strategy.leaves`."""
+    return frozenset({"prefix"}) if is_prefix(model) else frozenset()
+
+
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """Return a plain model with the adapter's updates in its weights; a plain or prefixed model as it is."""
     if not hasattr(model, "peft_config") or is_prefix(model):

@@ -197,7 +197,7 @@ class Experiment(Section):
             yield "data.sources", "'all' is one source to be split; give it alone, or one source a split."
         if not given & {"all", "train"}:
             yield "data.sources", "needs 'train' (validation and test are taken from it where missing), or 'all'."
-        known = [*self.problem.text_columns, self.problem.label_column]
+        known = [*self.problem.input_columns, self.problem.label_column]
         for column in self.data.columns:
             if column not in known:
                 remedy = f"{self.problem.name} reads {', '.join(known)}."
@@ -258,13 +258,20 @@ class Experiment(Section):
             return stage.base_model or self.base_model
         return self.root_model(self.stage(stage.start_from))
 
+    def left_before(self, stage: Stage) -> frozenset[str]:
+        """Return what the checkpoint that a stage starts from has beyond a plain one: `Strategy.leaves` of its line."""
+        if stage.start_from == BASE:
+            return frozenset()
+        before = self.stage(stage.start_from)
+        return before.strategy.leaves | self.left_before(before)
+
     def base_models(self) -> tuple[str, ...]:
         """Return every pretrained model that is used, the experiment's own first."""
         return tuple(dict.fromkeys((self.base_model, *(s.base_model for s in self.stages if s.base_model))))
 
     def source_columns(self) -> dict[str, str]:
         """Return the column to read for each of the problem's columns, and for the group."""
-        names = [*self.problem.text_columns, self.problem.label_column]
+        names = [*self.problem.input_columns, self.problem.label_column]
         columns = {name: str(self.data.columns.get(name, name)) for name in names}
         group = self.splitting.group_column
         return {**columns, "group": group} if group else columns

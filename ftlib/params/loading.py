@@ -147,6 +147,10 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
             stage.strategy.check(experiment.problem)
         except FtlibError as error:
             yield ("stages", i, "strategy"), str(error)
+        try:
+            stage.strategy.check_start(experiment.left_before(stage), stage.start_from)
+        except FtlibError as error:
+            yield ("stages", i, "start_from"), f"stage {stage.name!r}: {error}"
     try:
         target = experiment.problem.target
     except FtlibError as error:

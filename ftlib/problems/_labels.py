@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ftlib.errors import DataError, ParamsError, unknown
-from ftlib.targets.base import MultiLabel, SingleLabel
+from ftlib.targets.multi_label import MultiLabel
 from ftlib.targets.reading import check
+from ftlib.targets.single_label import SingleLabel
 
 if TYPE_CHECKING:
     from ftlib.targets.base import Target

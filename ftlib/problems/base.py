@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
@@ -9,19 +10,34 @@ from pydantic import Field
 from ftlib.plugins import Plugin
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
     import pyarrow as pa
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.forward import Watch
     from ftlib.targets.base import Target
+    from ftlib.targets.layout import Layout
+    from ftlib.training.precision import Precision
 
 
 class Problem(Plugin):
-    """What is learned: its columns, encoding, model class and target."""
+    """What is learned: its columns, encoding, model class and target.
+
+    The defaults fit a model that reads a text and gives one vector of logits for it. A problem that predicts more for
+    a row (tags of words, spans, texts) has a target with a layout, and overrides what is below the line it differs at.
+    """
 
     kind: ClassVar[str] = "problem"
 
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
-    """The columns that hold the input; cleaning repairs them."""
+    """The columns that hold texts; cleaning repairs them, serving reads them."""
+
+    other_columns: ClassVar[tuple[str, ...]] = ()
+    """Further columns of the input, which hold no plain text: lists of words, images."""
 
     label_column: ClassVar[str] = "label"
     """The column that holds the gold answer."""
@@ -32,8 +48,27 @@ class Problem(Plugin):
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     """What peft calls it."""
 
+    model_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids")
+    """Columns of encoded rows that the model reads, beside the attention mask."""
+
+    model_targets: ClassVar[tuple[str, ...]] = ("labels", "teacher_logits")
+    """Columns of encoded rows that the loss reads."""
+
+    token_columns: ClassVar[tuple[str, ...]] = ("input_ids",)
+    """Columns of encoded rows whose values are looked up in the model's word embeddings; negative ones are not."""
+
+    padding: ClassVar[Mapping[str, int]] = {}
+    """What fills the shorter rows of a batch, for columns of lists that the tokenizer says nothing of; else 0."""
+
     max_length: int = Field(128, ge=8)
     """Tokens kept of a row; longer rows are cut, and counted."""
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that hold the input: two rows are the same where these are equal."""
+        return (*self.text_columns, *self.other_columns)
+
+    # -- what is predicted -------------------------------------------------------------------------
 
     @property
     def target(self) -> Target:
@@ -44,16 +79,215 @@ class Problem(Plugin):
         """Return this problem with its label names filled in; a problem without labels returns itself."""
         return self
 
+    # -- rows --------------------------------------------------------------------------------------
+
+    def check_inputs(self, rows: pa.Table) -> pa.Array:
+        """Return why the input of rows cannot be used (string; null where it can), beside empty texts.
+
+        Args:
+            rows: `input_columns`, texts repaired; without labels, since serving asks too.
+        """
+        import pyarrow as pa
+
+        return pa.nulls(len(rows), pa.string())
+
+    def read_labels(self, rows: pa.Table) -> tuple[pa.Array, pa.Array]:
+        """Return the canonical label column, and the reasons for rejecting rows: see `Target.parse`.
+
+        Args:
+            rows: `input_columns`, texts repaired, and `label_column` as the source has it.
+        """
+        return self.target.parse(rows[self.label_column])
+
+    def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
+        """Return what the model reads, without labels, so that serving encodes alike.
+
+        Returns:
+            `model_inputs`: input_ids (list<int32>), token_type_ids where the model has them; num_truncated (int32,
+            tokens cut); and whatever `encode_labels` and `predict` need. One line a row, or, where long rows become
+            several windows, more, with a column `row` (int64): the position in `rows`.
+        """
+        raise NotImplementedError
+
+    def encode_labels(self, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
+        """Return encoded rows with what the loss reads.
+
+        Args:
+            rows: With canonical labels.
+            encoded: What `encode` gave of them.
+            tokenizer: The same.
+        """
+        import pyarrow as pa
+
+        labels = self.target.encode(rows[self.label_column])
+        flat = labels.ndim == 1
+        column = pa.array(labels) if flat else vectors(labels)
+        return encoded.append_column("labels", column)
+
+    # -- the model ---------------------------------------------------------------------------------
+
     def model_settings(self) -> dict[str, Any]:
         """Return what the model's config must hold: num_labels, id2label, label2id, problem_type."""
         return self.target.config()
 
-    def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return token ids for rows: input_ids (list<int32>), token_type_ids where the model has them,
-        and num_truncated (int32, tokens cut). Labels are not needed, so that serving encodes alike."""
-        raise NotImplementedError
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuse a tokenizer that lacks what the problem needs (CheckpointError)."""
+
+    def load_tokenizer(self, folder: Path) -> Any:
+        """Open what rows are encoded with: a checkpoint's tokenizer, or a processor that behaves like one."""
+        from ftlib.models.checkpoints import load_tokenizer
+
+        return load_tokenizer(folder)
+
+    def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the model's outputs as one tensor: the logits that `loss` and `predict` take.
+
+        Args:
+            model: Of `auto_class`.
+            batch: `model_inputs`, attention_mask and, in training, `model_targets`.
+        """
+        return model(**{k: v for k, v in batch.items() if k not in self.model_targets}).logits
+
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the scalar loss of a batch on its gold labels.
+
+        Args:
+            logits: What `forward` gave, float32.
+            batch: As there.
+        """
+        return self.target.loss(logits, batch["labels"])
+
+    def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
+        """Return how far a student is from its teachers: see `Target.distillation_loss`.
+
+        Args:
+            logits: What `forward` gave.
+            batch: With what `teach` added to encoded rows.
+            temperature: Softness of both.
+        """
+        return self.target.distillation_loss(logits, batch["teacher_logits"], temperature)
+
+    # -- predictions -------------------------------------------------------------------------------
+
+    def predict(
+        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
+    ) -> pa.Table:
+        """Run a checkpoint over encoded rows.
+
+        Returns:
+            The member's predictions, one line a row: row_id, and here logits (fixed_size_list<float32>).
+        """
+        import numpy as np
+        import pyarrow as pa
+
+        from ftlib.models.forward import forward
+
+        logits = np.empty((len(rows), self.target.num_outputs), np.float32)
+        for indices, outputs in forward(checkpoint, rows, self, precision=precision, watch=watch):
+            logits[indices] = outputs
+        return pa.table({"row_id": rows["row_id"], "logits": vectors(logits)})
+
+    def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
+        """Return the loss and the metrics of encoded rows, as training watches them: "loss" and metric names.
+
+        Args:
+            checkpoint: Its model is left in evaluation mode.
+            rows: Encoded rows with their labels.
+            precision: What to compute in.
+        """
+        from ftlib.models.forward import LossMeter, one_line_each
+
+        meter = LossMeter(self)
+        predictions = self.predict(checkpoint, rows, precision=precision, watch=meter)
+        alone = one_line_each(rows)
+        scores, layout = self.align([predictions], alone)
+        found = self.target.over(layout).metrics(scores[0], self.references(alone, layout))
+        return {"loss": meter.mean, **found}
+
+    @property
+    def validation_metric(self) -> str:
+        """What the best weights of a stage are chosen by: "loss", or a metric that `measure` gives."""
+        return self.target.main_metric
+
+    def references(self, rows: pa.Table, layout: Layout | None) -> np.ndarray:
+        """Return gold answers as metrics take them, one line a unit: see `Target.encode`.
+
+        Args:
+            rows: One line a row: of a split, with canonical labels, or encoded.
+            layout: As `align` gave it.
+        """
+        from ftlib.training.batches import values
+
+        if self.label_column in rows.column_names:
+            return self.target.over(layout).encode(rows[self.label_column])
+        return values(rows["labels"])
+
+    def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout | None]:
+        """Return the members' scores of the same units, and which units rows have (None: each row is one).
+
+        Args:
+            predictions: One table a member, as `predict` gives them, in the order of `rows`.
+            rows: `input_columns` of the same rows.
+
+        Returns:
+            Scores, float64, shape (num_members, num_units, num_outputs).
+
+        Raises:
+            ArtifactError: If predictions are not such as the problem makes, or not finite.
+        """
+        import numpy as np
+
+        from ftlib.ensembling import finite_logits
+
+        return np.stack([self.target.scores(finite_logits(t, self.target.num_outputs)) for t in predictions]), None
+
+    def teach(self, rows: pa.Table, predictions: Sequence[pa.Table]) -> pa.Table:
+        """Return encoded training rows with what `distillation_loss` reads of the teachers.
+
+        Args:
+            rows: Encoded rows.
+            predictions: One table a teacher, one line for each line of `rows`, in their order.
+
+        Returns:
+            `rows` with teacher_logits: those whose scores are the mean of the teachers'.
+        """
+        from ftlib.ensembling import finite_logits
+
+        logits = [finite_logits(table, self.target.num_outputs) for table in predictions]
+        mean = logits[0] if len(logits) == 1 else self.target.mean_logits(logits)
+        return rows.append_column("teacher_logits", vectors(mean.astype("float32")))
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
+        """Return what a client is told of each row: column -> values.
+
+        Args:
+            scores: A model's scores, shape (num_units, num_outputs).
+            rows: `input_columns`.
+            layout: As `align` gave it.
+
+        Returns:
+            prediction; confidence where the target has one; and here score:<label>.
+        """
+        target = self.target.over(layout)
+        columns: dict[str, Sequence[Any]] = {"prediction": target.decode(scores)}
+        sure = target.confidence(scores)
+        if sure is not None:
+            columns["confidence"] = sure  # type: ignore[assignment]
+        if target.labels and layout is None:
+            columns |= {f"score:{label}": scores[:, i] for i, label in enumerate(target.labels)}  # type: ignore[misc]
+        return columns
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:
         """Return a few valid raw rows, as the contract tests use them: at least two per label."""
         raise NotImplementedError
+
+
+def vectors(values: np.ndarray) -> pa.Array:
+    """Return rows of numbers, shape (num_rows, size), as a column of vectors."""
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])

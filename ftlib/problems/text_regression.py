@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
-from ftlib.targets.base import Value
+from ftlib.targets.value import Value
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -76,10 +76,12 @@ def _members(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _member_url(parent: Any, run_id: Any) -> str | None:
-    """Return a child run's page: beside its parent's, .../runs/<id>."""
+    """Return a child run's page: beside its parent's, .../runs/<id>, in the same view."""
     if not run_id or not _is_web(parent) or "/runs/" not in str(parent):
         return None
-    return f"{str(parent).rpartition('/runs/')[0]}/runs/{run_id}"
+    runs, _, own = str(parent).rpartition("/runs/")
+    _, mark, view = own.partition("?")
+    return f"{runs}/runs/{run_id}{mark}{view}"
 
 
 def _is_web(url: Any) -> bool:

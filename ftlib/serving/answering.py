@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ftlib.artifacts import Store
     from ftlib.fusion.base import Combiner
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
     Rows: TypeAlias = pd.DataFrame | pa.Table | Sequence[Mapping[str, Any]] | Sequence[str]
@@ -50,12 +51,14 @@ class Member:
         position: Its place among the members that the fusion was fitted on.
         checkpoint: The model and its tokenizer.
         tokenizer: A digest; members with equal ones read the same encoding.
+        tokenizer_object: What rows are encoded with: see `Problem.load_tokenizer`.
     """
 
     name: str
     position: int
     checkpoint: Checkpoint
     tokenizer: str
+    tokenizer_object: Any
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,16 @@ class Served:
         Raises:
             DataError: If a column is missing; with the near names.
         """
-        import pyarrow as pa
+        scored = self.score(rows, precision=precision, name=name)
+        return _frame(self.problem, scored)
 
-        table, index = _table(rows, self.problem.text_columns)
+    def score(self, rows: Rows, *, precision: Precision = "float32", name: str = "predict") -> Scored:
+        """Return the fused scores of the rows that can be answered: see `predict`."""
+        table, index = _table(rows, self.problem)
         table, reasons = self._repair(table)
-        fine = reasons.is_null()
-        scores = self._scores(table.filter(fine).combine_chunks(), precision, name)
-        return _frame(self, scores, pa.array(fine).to_numpy(zero_copy_only=False), reasons.to_pylist(), index)
+        fine = reasons.is_null().to_numpy(zero_copy_only=False)
+        scores, layout = self._scores(table.filter(fine).combine_chunks(), precision, name)
+        return Scored(table, reasons, fine, scores, layout, index)
 
     def _repair(self, table: pa.Table) -> tuple[pa.Table, pa.Array]:
         """Return the rows repaired, and why some cannot be answered (null: they can)."""
@@ -110,36 +116,61 @@ class Served:
 
         none = pa.scalar(None, pa.string())
         reasons = pa.nulls(len(table), pa.string())
-        columns = {}
-        for column in table.column_names:
+        columns = {name: table[name] for name in table.column_names}
+        for column in self.problem.text_columns:
             texts = normalize(table[column], self.cleaning)
             empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False)
             found = pc.if_else(empty, f"empty {column}", none)
             found = pc.if_else(pc.is_null(texts), f"missing {column}", found)
             reasons = pc.coalesce(reasons, found)
             columns[column] = texts
-        return pa.table(columns), reasons
+        for column in self.problem.other_columns:
+            reasons = pc.coalesce(reasons, pc.if_else(pc.is_null(columns[column]), f"missing {column}", none))
+        repaired = pa.table(columns)
+        fine = reasons.is_null()
+        unusable = pc.replace_with_mask(reasons, fine, self.problem.check_inputs(repaired.filter(fine)))
+        return repaired, unusable
 
-    def _scores(self, rows: pa.Table, precision: Precision, name: str) -> np.ndarray:
-        """Return the fused scores, shape (num_rows, num_outputs)."""
+    def _scores(self, rows: pa.Table, precision: Precision, name: str) -> tuple[np.ndarray, Layout | None]:
+        """Return the fused scores, shape (num_units, num_outputs), and the rows' units."""
         import numpy as np
 
-        target = self.problem.target
+        problem = self.problem
         if not len(rows):
-            return np.empty((0, target.num_outputs))
+            return np.empty((0, problem.target.num_outputs)), None
         encoded: dict[str, pa.Table] = {}
-        scores: dict[int, np.ndarray] = {}
+        predictions = []
         for member in self.members:
             if member.tokenizer not in encoded:
-                encoded[member.tokenizer] = _encode(self.problem, rows, member.checkpoint)
-            scores[member.position] = target.scores(
-                _logits(member.checkpoint, encoded[member.tokenizer], precision, name)
-            )
-        first = next(iter(scores.values()))
+                encoded[member.tokenizer] = _encode(problem, rows, member.tokenizer_object)
+            predictions.append(_predictions(problem, member.checkpoint, encoded[member.tokenizer], precision, name))
+        values, layout = problem.align(predictions, rows)
         if self.combiner is None:
-            return first
+            return values[0], layout
         # A member at weight 0 is not here; valid scores hold its place, whatever the combiner does with them.
-        return self.combiner(np.stack([scores.get(i, first) for i in range(self.num_members)]))
+        places = {member.position: i for i, member in enumerate(self.members)}
+        return self.combiner(values[[places.get(i, 0) for i in range(self.num_members)]], layout), layout
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a served model makes of rows.
+
+    Attributes:
+        rows: The problem's input columns, repaired.
+        reasons: Why a row cannot be answered (string; null: it is).
+        is_answered: Which rows are, bool, shape (num_rows,).
+        scores: Of these, shape (num_units, num_outputs).
+        layout: Their units; None where each row is one.
+        index: The rows' index, where they came with one.
+    """
+
+    rows: pa.Table
+    reasons: pa.Array
+    is_answered: np.ndarray
+    scores: np.ndarray
+    layout: Layout | None
+    index: pd.Index | None
 
 
 def load(folder: Path) -> Served:
@@ -187,7 +218,8 @@ def _member(folder: Path, name: str, position: int, problem: Problem) -> Member:
     from ftlib.models import checkpoints
 
     checkpoint = checkpoints.load(folder, problem)
-    return Member(name, position, checkpoint, _tokenizer_digest(checkpoint.tokenizer))
+    tokenizer = problem.load_tokenizer(folder)
+    return Member(name, position, checkpoint, _tokenizer_digest(checkpoint.tokenizer), tokenizer)
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
@@ -221,24 +253,29 @@ def _cleaning_of(checkpoint: Path) -> Cleaning:
 # -- rows in, answers out ------------------------------------------------------------------------------
 
 
-def _table(rows: Rows, columns: tuple[str, ...]) -> tuple[pa.Table, pd.Index | None]:
-    """Return the text columns of rows in any form, as text, and the index to keep."""
+def _table(rows: Rows, problem: Problem) -> tuple[pa.Table, pd.Index | None]:
+    """Return the input columns of rows in any form, texts as text, and the index to keep."""
     import pandas as pd
     import pyarrow as pa
 
+    columns = problem.input_columns
+
+    def table(values: Callable[[str], Any]) -> pa.Table:
+        return pa.table({c: (_texts if c in problem.text_columns else _values)(values(c)) for c in columns})
+
     if isinstance(rows, pd.DataFrame):
         _check_columns(columns, [str(c) for c in rows.columns])
-        return pa.table({c: _texts(rows[c].tolist()) for c in columns}), rows.index
+        return table(lambda c: rows[c].tolist()), rows.index
     if isinstance(rows, pa.Table):
         _check_columns(columns, rows.column_names)
-        return pa.table({c: _texts(rows[c]) for c in columns}), None
-    rows = list(rows)
-    if all(isinstance(row, Mapping) for row in rows) and rows:
-        _check_columns(columns, list(dict.fromkeys(str(key) for row in rows for key in row)))
-        return pa.table({c: _texts([row.get(c) for row in rows]) for c in columns}), None
+        return table(lambda c: rows[c]), None
+    given = list(rows)
+    if all(isinstance(row, Mapping) for row in given) and given:
+        _check_columns(columns, list(dict.fromkeys(str(key) for row in given for key in row)))
+        return table(lambda c: [row.get(c) for row in given]), None
     if len(columns) != 1:
         raise DataError(f"rows need the columns {' and '.join(map(repr, columns))}; a list of texts has only one.")
-    return pa.table({columns[0]: _texts(rows)}), None
+    return table(lambda c: given), None
 
 
 def _check_columns(needed: tuple[str, ...], given: list[str]) -> None:
@@ -261,6 +298,15 @@ def _texts(values: Any) -> pa.Array:
     return pa.array([_text(value) for value in values], pa.string())
 
 
+def _values(values: Any) -> pa.Array:
+    """Return values that are no plain text, such as lists of words, as they are."""
+    import pyarrow as pa
+
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    return pa.array([None if value is None else value for value in values])
+
+
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value.encode("utf8", "replace").decode("utf8")  # half a surrogate pair is no text
@@ -270,63 +316,43 @@ def _text(value: Any) -> str | None:
     return None if text in MISSING else text
 
 
-def _encode(problem: Problem, rows: pa.Table, checkpoint: Checkpoint) -> pa.Table:
+def _encode(problem: Problem, rows: pa.Table, tokenizer: Any) -> pa.Table:
     import pyarrow as pa
 
-    encoded = problem.encode(rows, checkpoint.tokenizer)
+    encoded = problem.encode(rows, tokenizer)
+    if "row" in encoded.column_names:
+        return encoded.rename_columns(["row_id" if name == "row" else name for name in encoded.column_names])
     return encoded.append_column("row_id", pa.array(range(len(encoded)), pa.int64()))
 
 
-def _logits(checkpoint: Checkpoint, rows: pa.Table, precision: Precision, name: str) -> np.ndarray:
+def _predictions(problem: Problem, checkpoint: Checkpoint, rows: pa.Table, precision: Precision, name: str) -> pa.Table:
     from ftlib.prediction import predict
 
-    column = predict(checkpoint, rows, precision=precision, name=name).table.column("logits").combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
+    return predict(checkpoint, rows, problem, precision=precision, name=name).table.sort_by("row_id")
 
 
-def _frame(
-    served: Served, scores: np.ndarray, fine: np.ndarray, reasons: list[str | None], index: pd.Index | None
-) -> pd.DataFrame:
+def _frame(problem: Problem, scored: Scored) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    target = served.problem.target
-    answers = np.full(len(fine), None, dtype=object)
-    answers[fine] = _objects(target.decode(scores))
-    columns: dict[str, Any] = {"prediction": answers}
-    if target.kind == "value":
-        columns["prediction"] = answers.astype(float)
-    else:
-        columns["confidence"] = _spread(_confidence(target.kind, scores, target.predicted(scores)), fine)
-        columns |= {f"score:{label}": _spread(scores[:, i], fine) for i, label in enumerate(target.labels)}
-    columns["reason"] = np.array(reasons, dtype=object)
+    fine = scored.is_answered
+    told = problem.answers(scored.scores, scored.rows.filter(fine), scored.layout)
+    columns = {name: _spread(values, fine) for name, values in told.items()}
+    columns["reason"] = np.array(scored.reasons.to_pylist(), dtype=object)
     return pd.DataFrame({k: pd.Series(v, dtype=v.dtype) for k, v in columns.items()}).set_axis(
-        index if index is not None else range(len(fine))
+        scored.index if scored.index is not None else range(len(fine))
     )
 
 
-def _confidence(kind: str, scores: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the probability of each answer; of a set of labels, of its least sure decision."""
+def _spread(values: Sequence[Any], fine: np.ndarray) -> np.ndarray:
+    """Return a column with the values of the rows that are answered in their places: NaN, or None, in the others."""
     import numpy as np
 
-    if kind == "single_label":
-        return scores.max(1)
-    return np.where(predicted > 0, scores, 1 - scores).min(1)
-
-
-def _objects(values: list[Any]) -> np.ndarray:
-    import numpy as np
-
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
-
-
-def _spread(values: np.ndarray, fine: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    column = np.full(len(fine), np.nan)
-    column[fine] = values
+    numeric = all(isinstance(value, (float, np.floating)) for value in values)
+    column = np.full(len(fine), np.nan if numeric else None, dtype=float if numeric else object)
+    filled = np.empty(len(values), dtype=column.dtype)
+    filled[:] = values
+    column[fine] = filled
     return column
 
 

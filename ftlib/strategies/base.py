@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
     from transformers import PreTrainedModel, TrainerCallback
@@ -20,6 +21,14 @@ class Strategy(Plugin):
 
     kind: ClassVar[str] = "strategy"
 
+    leaves: ClassVar[frozenset[str]] = frozenset()
+    """What its checkpoints have that plain ones lack, such as "prefix". Stages that start from them leave it too."""
+
+    @property
+    def refuses(self) -> Mapping[str, str]:
+        """What the checkpoint that it starts from may not have, each with the remedy; nothing by default."""
+        return {}
+
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the stages whose predictions on the training rows `loss` needs; none by default."""
@@ -31,6 +40,21 @@ class Strategy(Plugin):
         Raises:
             UnsupportedError: With what it does support and what to do.
         """
+
+    def check_start(self, has: Collection[str], stage: str = "") -> None:
+        """Refuse, before any work, a checkpoint that this strategy cannot go on from.
+
+        Args:
+            has: What the strategies that made the checkpoint have left in it.
+            stage: The stage that it comes from, where that is known.
+
+        Raises:
+            UnsupportedError: With what stands in the way and what to do.
+        """
+        for what, remedy in self.refuses.items():
+            if what in has:
+                origin = f", which stage {stage!r} leaves" if stage else ""
+                raise UnsupportedError(f"{self.name} cannot start from a checkpoint with a {what}{origin}; {remedy}.")
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Return the model to train: freeze, wrap or add what is learned. Called once, after seeding.
@@ -69,11 +93,11 @@ class Strategy(Plugin):
         """Return the scalar loss of a batch.
 
         Args:
-            logits: Model outputs, shape (batch_size, num_labels) for sequence problems.
-            batch: "labels", and "teacher_logits" where the strategy has teachers.
+            logits: What the problem's `forward` gives, such as shape (batch_size, num_labels).
+            batch: The problem's `model_targets`: "labels", and what `Problem.teach` adds where there are teachers.
             problem: What is learned.
         """
-        return problem.target.loss(logits, batch["labels"])
+        return problem.loss(logits, batch)
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model to save: merge or unwrap what `adapt` added."""

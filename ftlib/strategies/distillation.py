@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, StringConstraints
 
-from ftlib.errors import UnsupportedError
 from ftlib.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -50,6 +49,13 @@ class Distillation(Strategy):
         """The stages whose predictions on the training rows are learned from."""
         return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
+    @property
+    def refuses(self) -> Mapping[str, str]:
+        """A prefix, where blocks are cut out: it has keys and values for each of them."""
+        if self.student_blocks is None:
+            return {}
+        return {"prefix": "leave student_blocks out, or start from base or a stage without one"}
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Cut the student out of the checkpoint and open every weight.
 
@@ -57,13 +63,10 @@ class Distillation(Strategy):
             UnsupportedError: If the checkpoint has no such blocks, or a prefix that belongs to its blocks.
         """
         from ftlib.models.layers import block_list, evenly_spaced, keep_blocks
+        from ftlib.models.peft_models import has_beyond_plain
 
+        self.check_start(has_beyond_plain(model))
         if self.student_blocks is not None:
-            if hasattr(model, "peft_config"):
-                raise UnsupportedError(
-                    "distillation cannot cut blocks out of a checkpoint with a prefix; leave student_blocks out, "
-                    "or start from another stage."
-                )
             kept = self.student_blocks
             if isinstance(kept, int):
                 kept = evenly_spaced(len(block_list(model)), min(kept, len(block_list(model))))
@@ -74,7 +77,6 @@ class Distillation(Strategy):
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem) -> Tensor:
         """Return alpha x the distance to the teacher + (1 - alpha) x the loss on gold labels."""
-        target = problem.target
-        gold = target.loss(logits, batch["labels"])
-        soft = target.distillation_loss(logits, batch["teacher_logits"], self.temperature)
+        gold = problem.loss(logits, batch)
+        soft = problem.distillation_loss(logits, batch, self.temperature)
         return self.alpha * soft + (1 - self.alpha) * gold

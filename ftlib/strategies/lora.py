@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.errors import UnsupportedError
 from ftlib.strategies.base import Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel
 
     from ftlib.problems.base import Problem
@@ -46,22 +47,23 @@ class Lora(Strategy):
     merge: bool = True
     """Merge the updates into a plain checkpoint; otherwise an adapter is saved with its base beside it."""
 
+    @property
+    def refuses(self) -> Mapping[str, str]:
+        """A prefix: peft cannot merge one away, and stacks no second adapter on it."""
+        return {"prefix": "start from base, or from a stage without one"}
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Wrap the model with peft's LoRA on all linear layers but the head's.
 
         Raises:
-            UnsupportedError: If the checkpoint is an adapter that cannot be merged.
+            UnsupportedError: If the checkpoint has a prefix.
         """
         from peft import LoraConfig, get_peft_model
 
         from ftlib.models.layers import head_names
-        from ftlib.models.peft_models import keep_hooks
+        from ftlib.models.peft_models import has_beyond_plain, keep_hooks
 
-        if hasattr(model, "peft_config"):
-            raise UnsupportedError(
-                "lora cannot start from a checkpoint with a prefix; start from the base model, "
-                "or from a stage trained with full, lora or prompt_tuning."
-            )
+        self.check_start(has_beyond_plain(model))
         heads = head_names(model)
         config = LoraConfig(
             task_type=problem.peft_task_type,

@@ -10,7 +10,7 @@ Liu et al. (2022), "P-Tuning v2", https://arxiv.org/abs/2110.07602.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ from ftlib.errors import UnsupportedError
 from ftlib.strategies.base import Strategy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedModel
 
     from ftlib.problems.base import Problem
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 class Prefix(Strategy):
     """Learned keys and values before every layer's; only they and the head learn."""
+
+    leaves: ClassVar[frozenset[str]] = frozenset({"prefix"})
 
     num_virtual_tokens: int = Field(20, ge=1)
     """Length of the prefix; long inputs lose as many positions."""
@@ -34,6 +38,11 @@ class Prefix(Strategy):
 
     projection_size: int = Field(128, ge=1)
     """Width of that network's hidden layer."""
+
+    @property
+    def refuses(self) -> Mapping[str, str]:
+        """Another prefix."""
+        return {"prefix": "start from base, or from a stage without one"}
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Freeze the model and put peft's prefix before each layer.
@@ -45,8 +54,9 @@ class Prefix(Strategy):
         from peft import PrefixTuningConfig, get_peft_model
 
         from ftlib.models.layers import head_parameters, unwrapped
-        from ftlib.models.peft_models import keep_hooks
+        from ftlib.models.peft_models import has_beyond_plain, keep_hooks
 
+        self.check_start(has_beyond_plain(model))
         self._check_model(model, problem)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -67,8 +77,6 @@ class Prefix(Strategy):
 
         from ftlib.models.layers import backbone, head_names
 
-        if hasattr(model, "peft_config"):
-            raise UnsupportedError("prefix cannot start from a checkpoint that has a prefix; start from another stage.")
         name = type(model).__name__
         if "past_key_values" not in inspect.signature(backbone(model).forward).parameters:
             raise UnsupportedError(

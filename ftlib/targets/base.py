@@ -1,8 +1,12 @@
-"""Targets: what is predicted for a row, apart from what the row is.
+"""The Target contract: what is predicted for a row, apart from what the row is.
 
-A problem is an input (a text, a pair of texts...) and a target (one label, a set of labels, a number). All
-that depends on the target alone is here, so that problems and fusions share it: reading labels, losses,
-scores, decoding, metrics.
+A problem is an input (a text, a pair of texts...) and a target (one label, a set of labels, a number, a tag for each
+word, one of several candidates...). All that depends on the target alone is here, so that problems and fusions share
+it: reading labels, losses, scores, decoding, metrics.
+
+Scores have one line a *unit* (`ftlib.targets.layout`). Most targets have one unit a row. Those that have more are
+used `over` the layout of the rows at hand, and say by `unit_kind` what a unit's scores are, which is all
+that fusions need to know.
 """
 
 from __future__ import annotations
@@ -13,21 +17,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ftlib.errors import ParamsError, unknown
 from ftlib.targets import reading as read
-from ftlib.targets.metrics import (
-    LOWER_IS_BETTER,
-    MULTI_LABEL,
-    SINGLE_LABEL,
-    TWO_LABELS,
-    VALUE,
-    Metric,
-    compute,
-    per_label,
-)
+from ftlib.targets.metrics import LOWER_IS_BETTER, Metric, compute, per_label
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
     import numpy as np
     import pyarrow as pa
     from torch import Tensor
+
+    from ftlib.targets.layout import Layout
 
     Column: TypeAlias = "pa.ChunkedArray | pa.Array"
 
@@ -40,6 +40,21 @@ class Target:
     main_metric: ClassVar[str] = ""
     """What models are chosen by, unless the experiment names another."""
 
+    proper_loss: ClassVar[str] = "log_loss"
+    """The metric that scores themselves are judged by, lower is better: it breaks ties between decisions.
+
+    Log-loss is a proper scoring rule (Gneiting & Raftery 2007, https://doi.org/10.1198/016214506000001437): it sees
+    every row's probability, where accuracy sees which side of a line it falls."""
+
+    counts_right_rows: ClassVar[frozenset[str]] = frozenset({"accuracy"})
+    """Metrics that are the share of rows that are right: two models are compared on them by McNemar's test."""
+
+    has_labels: ClassVar[bool] = True
+    """Whether answers are among named labels, learned from the training rows."""
+
+    contradicts: ClassVar[bool] = True
+    """Whether two rows with equal inputs and different answers contradict each other."""
+
     labels: tuple[str, ...] = ()
     """Label names, in the order of the model's outputs; () until they are learned from the data."""
 
@@ -48,8 +63,44 @@ class Target:
 
     @property
     def num_outputs(self) -> int:
-        """Numbers that the model gives a row."""
+        """Scores of a unit."""
         return len(self.labels)
+
+    # -- rows and units ----------------------------------------------------------------------------
+
+    @property
+    def unit_kind(self) -> str:
+        """What a unit's scores are, for fusions.
+
+        "single_label": probabilities that sum to 1; "multi_label": a probability each; "value": a number;
+        "candidate": how far the candidate is supported, at least 0, to be compared within its row only.
+        """
+        return self.kind
+
+    @property
+    def layout(self) -> Layout | None:
+        """The units of the rows at hand; None where each row is one unit."""
+        return None
+
+    def over(self, layout: Layout | None) -> Self:
+        """Return this target for rows of that layout."""
+        return self
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Return this target for some of its rows, given by position or by a boolean each."""
+        return self.over(self.layout.take(rows)) if self.layout else self
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Return where the units of some rows are, given by position or by a boolean each."""
+        import numpy as np
+
+        if self.layout:
+            return self.layout.positions(rows)
+        return np.flatnonzero(rows) if rows.dtype == bool else rows
+
+    def num_rows(self, values: np.ndarray) -> int:
+        """Return how many rows there are, from scores or references."""
+        return self.layout.num_rows if self.layout else len(values)
 
     # -- labels in ---------------------------------------------------------------------------------
 
@@ -70,7 +121,9 @@ class Target:
         """Return a canonical column as models and metrics take it.
 
         Returns:
-            int64 ids, shape (N,); float32 multi-hot rows, shape (N, num_outputs); or float32 values, shape (N,).
+            One line a unit: int64 ids, shape (N,); float32 multi-hot rows, shape (N, num_outputs); float32 values,
+            shape (N,); or of candidates float64, shape (N, ...): first how good each one is, from 0 to 1, then
+            whatever the metrics are made of.
 
         Raises:
             DataError: If a label is missing or not among `labels`.
@@ -119,7 +172,54 @@ class Target:
         """Return the answers that scores stand for, a row each: a name, a list of names, or a float."""
         raise NotImplementedError
 
+    def gold(self, column: Column) -> Column:
+        """Return canonical labels in the form of `decode`'s answers, to be shown beside them."""
+        return column.cast(self.answer_type())
+
+    def answer_type(self) -> pa.DataType:
+        """Return what column `decode`'s answers make."""
+        import pyarrow as pa
+
+        return pa.string()
+
+    def confidence(self, scores: np.ndarray) -> np.ndarray | None:
+        """Return how sure each row's answer is, a probability, shape (num_rows,); None where there is no such."""
+        return None
+
+    def row_right(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Return which rows are wholly right, bool, shape (num_rows,)."""
+        same = self.predicted(scores) == references
+        return same.all(1) if same.ndim == 2 else same
+
+    def row_losses(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Return each row's share in `proper_loss`, shape (num_rows,)."""
+        raise NotImplementedError
+
+    def same(self, scores: np.ndarray, other_scores: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Return on which rows two models decide alike, bool, shape (num_rows,)."""
+        same = self.predicted(scores) == self.predicted(other_scores)
+        return same.all(1) if same.ndim == 2 else same
+
+    # -- strata ------------------------------------------------------------------------------------
+
+    def strata(self, references: np.ndarray, num_folds: int) -> np.ndarray:
+        """Return each row's stratum for cross-fitting, integers, shape (num_rows,)."""
+        return references
+
+    def strata_column(self, column: Column) -> Column | None:
+        """Return the canonical labels that splits keep the shares of: names, lists of names or numbers; or None."""
+        return column
+
     # -- measures ----------------------------------------------------------------------------------
+
+    def measure(
+        self, metric: str, scores: np.ndarray, references: np.ndarray
+    ) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return a metric as a function of row counts, (num_samples, num_rows) -> (num_samples,).
+
+        None where `ftlib.evaluation.measures` knows one, or has to compute it resample by resample.
+        """
+        return None
 
     def _metrics(self) -> dict[str, Metric]:
         raise NotImplementedError
@@ -167,235 +267,3 @@ class Target:
             "label2id": {label: i for i, label in enumerate(self.labels)},
             "problem_type": f"{self.kind}_classification",
         }
-
-
-@dataclass(frozen=True)
-class SingleLabel(Target):
-    """Exactly one of the labels: softmax and cross-entropy."""
-
-    kind: ClassVar[str] = "single_label"
-    main_metric: ClassVar[str] = "accuracy"
-
-    def parse(self, column: Column) -> tuple[pa.Array, pa.Array]:
-        """Read one label a row: a name, an id, a number or a boolean."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        array = read.flat(column)
-        names = read.names(array)
-        missing = read.reason(pc.is_null(names), read.MISSING)
-        if pa.types.is_nested(array.type):
-            nested = read.IS_A_LIST if read.is_list(array) else read.IS_NESTED
-            return names, read.reason(pc.is_valid(array), nested, missing)
-        if not self.labels:
-            return names, missing
-        ids = read.positions(names, self.labels)
-        return pa.array(self.labels).take(ids), pc.coalesce(
-            missing, pc.if_else(pc.is_null(ids), read.unknown_reason(names), pa.scalar(None, pa.string()))
-        )
-
-    def learn(self, column: Column) -> tuple[str, ...]:
-        """Return the names in use, sorted."""
-        return read.in_order(read.as_list(read.flat(column).unique()))
-
-    def encode(self, column: Column) -> np.ndarray:
-        """Return label ids, int64, shape (N,)."""
-        return read.ids(read.flat(column), self.labels)
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy."""
-        from torch.nn import functional as F
-
-        return F.cross_entropy(logits.float(), labels)
-
-    def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Return the Kullback-Leibler divergence of softened probabilities, times the temperature squared."""
-        from torch.nn import functional as F
-
-        student = F.log_softmax(student_logits.float() / temperature, dim=-1)
-        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
-        return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
-
-    def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Return probabilities by softmax over the labels."""
-        from scipy.special import softmax
-
-        return softmax(logits.astype("float64"), axis=-1)
-
-    def mean_logits(self, logits: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the logarithm of the mean probabilities."""
-        import numpy as np
-        from scipy.special import log_softmax, logsumexp
-
-        stacked = np.stack([log_softmax(one.astype(np.float64), axis=-1) for one in logits])
-        return logsumexp(stacked, axis=0) - np.log(len(stacked))
-
-    def predicted(self, scores: np.ndarray) -> np.ndarray:
-        """Return the ids of the most probable labels, the first one where several are."""
-        return scores.argmax(axis=-1)
-
-    def decode(self, scores: np.ndarray) -> list[str]:
-        """Return the most probable label's name a row."""
-        return [self.labels[i] for i in self.predicted(scores)]
-
-    def _metrics(self) -> dict[str, Metric]:
-        return {**SINGLE_LABEL, **(TWO_LABELS if len(self.labels) == 2 else {})}
-
-
-@dataclass(frozen=True)
-class MultiLabel(Target):
-    """Any number of the labels, each decided on its own: sigmoid and binary cross-entropy."""
-
-    kind: ClassVar[str] = "multi_label"
-    main_metric: ClassVar[str] = "f1_micro"
-
-    threshold: float = 0.5
-    """A label is given where its probability is at least this."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.threshold < 1:
-            raise ParamsError(f"threshold: {self.threshold} is not a probability between 0 and 1, both excluded.")
-
-    def parse(self, column: Column) -> tuple[pa.Array, pa.Array]:
-        """Read lists of names or ids, or text in which comma, semicolon or bar part them; [] is a row without any."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        names, rows, missing = read.lists(read.flat(column))
-        known = self.labels or self.learn(names)
-        ids = read.positions(names, known)
-        strange = np.asarray(pc.is_null(ids))
-        first_row, first = np.unique(rows[strange], return_index=True)  # a row's first strange label names the reason
-        complaints = np.full(len(missing), None, dtype=object)
-        complaints[first_row] = read.unknown_reason(names.filter(pa.array(strange)).take(pa.array(first))).to_pylist()
-        reasons = read.reason(missing, read.MISSING, pa.array(complaints, pa.string()))
-        kept = ~strange & np.asarray(pc.is_null(reasons))[rows]
-        ids = np.asarray(pc.fill_null(ids, 0))[kept]
-        return read.gather(known, rows[kept], ids, pc.is_valid(reasons)), reasons
-
-    def learn(self, column: Column) -> tuple[str, ...]:
-        """Return the names in use, sorted."""
-        array = read.flat(column)
-        return read.in_order(read.as_list((array.flatten() if read.is_list(array) else array).unique()))
-
-    def encode(self, column: Column) -> np.ndarray:
-        """Return multi-hot rows, float32, shape (N, num_outputs)."""
-        import numpy as np
-        import pyarrow.compute as pc
-
-        array = read.flat(column)
-        read.check_complete(array)
-        rows = np.repeat(np.arange(len(array)), np.asarray(pc.list_value_length(array)))
-        hot = np.zeros((len(array), len(self.labels)), np.float32)
-        hot[rows, read.ids(array.flatten(), self.labels)] = 1
-        return hot
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the binary cross-entropy, mean over rows and labels."""
-        from torch.nn import functional as F
-
-        return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
-
-    def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Return the binary cross-entropy with softened sigmoids, label by label, times the temperature squared."""
-        from torch.nn import functional as F
-
-        soft = (teacher_logits.detach().float() / temperature).sigmoid()
-        return F.binary_cross_entropy_with_logits(student_logits.float() / temperature, soft) * temperature**2
-
-    def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Return each label's probability by sigmoid."""
-        from scipy.special import expit
-
-        return expit(logits.astype("float64"))
-
-    def mean_logits(self, logits: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the log-odds of the mean probabilities."""
-        import numpy as np
-        from scipy.special import log_expit, logsumexp
-
-        stacked = np.stack([one.astype(np.float64) for one in logits])
-        return logsumexp(log_expit(stacked), axis=0) - logsumexp(log_expit(-stacked), axis=0)
-
-    def predicted(self, scores: np.ndarray) -> np.ndarray:
-        """Return multi-hot rows, float32: 1 where a probability reaches the threshold."""
-        return (scores >= self.threshold).astype("float32")
-
-    def decode(self, scores: np.ndarray) -> list[list[str]]:
-        """Return the names of the labels that reach the threshold, in the order of `labels`."""
-        return [[self.labels[i] for i in row.nonzero()[0]] for row in self.predicted(scores)]
-
-    def _metrics(self) -> dict[str, Metric]:
-        return MULTI_LABEL
-
-
-@dataclass(frozen=True)
-class Value(Target):
-    """A number: mean squared error."""
-
-    kind: ClassVar[str] = "value"
-    main_metric: ClassVar[str] = "spearman"
-
-    @property
-    def num_outputs(self) -> int:
-        """Always one."""
-        return 1
-
-    def parse(self, column: Column) -> tuple[pa.Array, pa.Array]:
-        """Read numbers, or text that is one ("3.8"); nothing infinite."""
-        return read.numbers(read.flat(column))
-
-    def learn(self, column: Column) -> tuple[str, ...]:
-        """Return (): a number has no labels."""
-        return ()
-
-    def encode(self, column: Column) -> np.ndarray:
-        """Return the numbers, float32, shape (N,)."""
-        import numpy as np
-
-        array = read.flat(column)
-        read.check_complete(array)
-        return np.asarray(array, dtype=np.float32)
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean squared error."""
-        from torch.nn import functional as F
-
-        return F.mse_loss(logits.float().squeeze(-1), labels.float())
-
-    def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Return the mean squared error to the teacher's numbers."""
-        from torch.nn import functional as F
-
-        return F.mse_loss(student_logits.float(), teacher_logits.detach().float())
-
-    def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Return the numbers themselves, as float64."""
-        return logits.astype("float64")
-
-    def mean_logits(self, logits: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the mean."""
-        import numpy as np
-
-        return np.mean([one.astype(np.float64) for one in logits], axis=0)
-
-    def predicted(self, scores: np.ndarray) -> np.ndarray:
-        """Return the numbers, shape (N,)."""
-        return scores[..., 0]
-
-    def decode(self, scores: np.ndarray) -> list[float]:
-        """Return the numbers as floats."""
-        return self.predicted(scores).astype("float64").tolist()
-
-    def _metrics(self) -> dict[str, Metric]:
-        return VALUE
-
-    def per_label(self, scores: np.ndarray, references: np.ndarray) -> dict[str, dict[str, float]]:
-        """Return {}: a number has no labels."""
-        return {}
-
-    def config(self) -> dict[str, Any]:
-        """Return the config of a model with one output."""
-        return {"num_labels": 1, "id2label": {0: "value"}, "label2id": {"value": 0}, "problem_type": "regression"}

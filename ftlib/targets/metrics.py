@@ -47,6 +47,14 @@ def compute(
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
+def clipped(probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities kept away from 0 and 1, so that one sure and wrong row leaves a log-loss finite."""
+    import numpy as np
+
+    smallest = np.finfo(np.float64).eps
+    return np.clip(probabilities, smallest, 1 - smallest)
+
+
 def accuracy(scores: np.ndarray, predicted: np.ndarray, references: np.ndarray) -> float:
     """Return the share of rows that are right; of several labels a row, all must be."""
     from sklearn.metrics import accuracy_score

@@ -206,26 +206,40 @@ def _requirements() -> list[str]:
 
 
 def signature(problem: Problem) -> ModelSignature:
-    """Return what the served model takes and gives: a text column each in, `Served.predict`'s columns out."""
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+    """Return what the served model takes, and, where it gives columns of plain values, what it gives."""
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types.schema import Schema
+
+    if problem.other_columns:
+        return ModelSignature(infer_signature(_example(problem)).inputs)
+    return ModelSignature(Schema(_inputs(problem)), Schema(outputs) if (outputs := _outputs(problem)) else None)
+
+
+def _inputs(problem: Problem) -> list[Any]:
+    from mlflow.types.schema import ColSpec
+
+    return [ColSpec("string", column) for column in problem.text_columns]
+
+
+def _outputs(problem: Problem) -> list[Any]:
+    from mlflow.types.schema import Array, ColSpec, DataType
 
     text, number = DataType.string, DataType.double
     kinds: dict[str, Any] = {"single_label": text, "multi_label": Array(text), "value": number}
-    outputs: list[Any] = [
+    if problem.target.kind not in kinds:
+        return []
+    return [
         ColSpec(kinds[problem.target.kind], "prediction", required=False),
         *([ColSpec("double", "confidence", required=False)] if problem.target.labels else []),
         *(ColSpec("double", f"score:{label}", required=False) for label in problem.target.labels),
         ColSpec("string", "reason", required=False),
     ]
-    inputs: list[Any] = [ColSpec("string", column) for column in problem.text_columns]
-    return ModelSignature(Schema(inputs), Schema(outputs))
 
 
 def _example(problem: Problem) -> Any:
     import pandas as pd
 
-    rows = [{column: row[column] for column in problem.text_columns} for row in problem.examples()[:2]]
+    rows = [{column: row[column] for column in problem.input_columns} for row in problem.examples()[:2]]
     return pd.DataFrame(rows)
 
 

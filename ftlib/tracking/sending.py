@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import TrackingError
 from ftlib.tracking.journal import RUN, Event, Journal, journals
 from ftlib.tracking.registry import Registered, carry_out
-from ftlib.tracking.store import MAX_PARAM, connected, cut, experiment_id, flat, metric_name, texts
+from ftlib.tracking.store import MAX_PARAM, connected, cut, experiment_id, flat, metric_name, run_page, texts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -144,8 +144,7 @@ def _send(journal: Journal, ui: str | None, deadline: float) -> Sent | None:
 
 def _what_is_known(journal: Journal, experiment: str, page: str | None) -> Sent:
     run_ids = dict(journal.run_ids)
-    base = f"{page.rstrip('/')}/#/experiments/{experiment}/runs" if page else ""
-    urls = {run: f"{base}/{run_id}" for run, run_id in run_ids.items()} if page else {}
+    urls = {run: run_page(experiment, run_id, page) for run, run_id in run_ids.items()} if page else {}
     model: Registered | None = journal.registered
     return Sent(experiment, run_ids, urls, model.uri if model else None, model.version if model else None)
 
@@ -286,7 +285,7 @@ class _Sender:
         run_id = self._sources[journal_id].get(run) if slash else source
         if run_id is None:
             return {"source_run": source, "mlflow.note.content": "Taken from the cache."}
-        note = f"Taken from the cache. [The run that computed it](#/experiments/{self.experiment_id}/runs/{run_id})"
+        note = f"Taken from the cache. [The run that computed it]({run_page(self.experiment_id, run_id)})"
         return {"source_run_id": run_id, "mlflow.note.content": note}
 
     def _log(self, run_id: str, news: _News) -> None:

@@ -35,7 +35,11 @@ MAX_PARAM = 6000
 """MLflow cuts longer values."""
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Opens our experiments in MLflow's view for training runs; it takes them for traces of language models otherwise."""
+"""Says that our experiments hold training runs, not traces of language models. MLflow's pages went by it until they
+got a switch in the side bar; since then a page's address decides, see `run_page`."""
+
+VIEW = "workflowType=machine_learning"
+"""What an address ends in to open MLflow's view for model training; its own choice is the one for language models."""
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",
@@ -102,6 +106,17 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return str(experiment.experiment_id)
+
+
+def run_page(experiment: str, run_id: str, server: str = "") -> str:
+    """Return the address of a run's page, in the view for model training.
+
+    Args:
+        experiment: The experiment's id.
+        run_id: The run's.
+        server: Where MLflow's pages are; without, the address holds within them only.
+    """
+    return f"{server.rstrip('/')}{'/' if server else ''}#/experiments/{experiment}/runs/{run_id}?{VIEW}"
 
 
 # -- does it answer? -----------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from ftlib.problems.base import Problem
+
 JITTER = 0.05
 """How far a row's length is blurred before sorting, as a ratio: mixes neighbours anew every epoch."""
 
@@ -79,63 +81,109 @@ class SimilarLengthSampler:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """A column of lists as one flat array.
+
+    Attributes:
+        flat: All values, one row after the other.
+        starts: Where each row begins in `flat`, and the last one's end, shape (num_rows + 1,).
+        padding: What fills a batch's shorter rows.
+    """
+
+    flat: np.ndarray
+    starts: np.ndarray
+    padding: int | float
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray, padding: int | float) -> Lists:
+        """Return a column's lists; integers as int64, other numbers as float32."""
+        lists = column.combine_chunks()
+        flat = lists.flatten().to_numpy(zero_copy_only=False)
+        flat = flat.astype(np.int64 if np.issubdtype(flat.dtype, np.integer) else np.float32)
+        return cls(flat, np.concatenate([[0], np.cumsum(_value_lengths(lists))]).astype(np.int64), padding)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Values of each row."""
+        return np.diff(self.starts)
+
+    def batch(self, indices: np.ndarray, *, left: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return some rows, padded to the longest of them, and which places are real, both (rows, longest)."""
+        lengths = self.lengths[indices]
+        columns = np.arange(lengths.max(initial=0))
+        if left:
+            columns = columns - (lengths.max(initial=0) - lengths)[:, None]
+        real = (columns >= 0) & (columns < lengths[:, None])
+        places = np.where(real, self.starts[indices][:, None] + columns, 0)
+        filled = self.flat[places] if len(self.flat) else np.zeros(real.shape, self.flat.dtype)
+        return np.where(real, filled, np.asarray(self.padding, self.flat.dtype)), real
+
+
+@dataclass(frozen=True)
 class Rows:
     """Encoded rows as flat arrays, ready to be cut into padded batches.
 
     Attributes:
-        tokens: Column -> all its values one after the other: input_ids, and token_type_ids where there.
-        starts: Where each row begins in `tokens`, shape (num_rows + 1,).
-        targets: Column -> one value (or vector) a row: labels, teacher_logits.
-        padding: Column of `tokens` -> the value that fills a batch's shorter rows.
-        pad_left: Whether shorter rows are filled on the left.
+        lists: Columns of lists, input_ids among them.
+        fixed: Columns of one number, or one vector, a row.
+        targets: Which of the columns the loss reads, and the model does not.
+        pad_left: Whether shorter rows are filled on the left, in columns with a value for each token of input_ids.
     """
 
-    tokens: dict[str, np.ndarray]
-    starts: np.ndarray
-    targets: dict[str, np.ndarray]
-    padding: dict[str, int]
+    lists: dict[str, Lists]
+    fixed: dict[str, np.ndarray]
+    targets: frozenset[str]
     pad_left: bool = False
 
     @classmethod
-    def from_table(cls, table: pa.Table, tokenizer: PreTrainedTokenizerBase) -> Rows:
-        """Return the rows of an encoded table, as `ftlib.data.encode` writes it."""
-        tokens = {}
-        for column in ("input_ids", "token_type_ids"):
-            if column in table.column_names:
-                lists = table.column(column).combine_chunks()
-                tokens[column] = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-                counts = _value_lengths(lists)
-        targets = {c: _values(table.column(c)) for c in ("labels", "teacher_logits") if c in table.column_names}
+    def from_table(cls, table: pa.Table, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> Rows:
+        """Return what a problem's model and loss read of an encoded table, as `ftlib.data.encode` writes it."""
+        import pyarrow as pa
+
         padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(tokens, starts, targets, padding, tokenizer.padding_side == "left")
+        padding |= problem.padding
+        lists, fixed = {}, {}
+        for name in (*problem.model_inputs, *problem.model_targets):
+            if name not in table.column_names:
+                continue
+            kind = table.schema.field(name).type
+            if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+                lists[name] = Lists.of(table[name], padding.get(name, 0))
+            else:
+                fixed[name] = values(table[name])
+        targets = frozenset(problem.model_targets) & {*lists, *fixed}
+        return cls(lists, fixed, targets, tokenizer.padding_side == "left")
+
+    @property
+    def input_ids(self) -> Lists:
+        """The tokens."""
+        return self.lists["input_ids"]
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
-        return np.diff(self.starts)
+        return self.input_ids.lengths
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.input_ids.starts) - 1
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Return the rows at `indices` as one padded batch; a DataLoader calls this with a whole batch."""
         return self.batch(np.asarray(indices))
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return a batch: token columns (rows, longest), attention_mask, and the targets."""
+        """Return a batch: columns of lists (rows, longest), attention_mask, and the other columns."""
         import torch
 
         lengths = self.lengths[indices]
-        columns = np.arange(lengths.max())
-        if self.pad_left:
-            columns = columns - (lengths.max() - lengths)[:, None]
-        mask = (columns >= 0) & (columns < lengths[:, None])
-        places = np.where(mask, self.starts[indices][:, None] + columns, 0)
-        batch = {c: np.where(mask, flat[places], self.padding[c]) for c, flat in self.tokens.items()}
-        batch["attention_mask"] = mask.astype(np.int64)
-        batch.update({c: values[indices] for c, values in self.targets.items()})
-        return {name: torch.from_numpy(values) for name, values in batch.items()}
+        batch = {}
+        for name, lists in self.lists.items():
+            by_token = np.array_equal(lists.lengths[indices], lengths)
+            batch[name], real = lists.batch(indices, left=self.pad_left and by_token)
+            if name == "input_ids":
+                batch["attention_mask"] = real.astype(np.int64)
+        batch.update({name: column[indices] for name, column in self.fixed.items()})
+        return {name: torch.from_numpy(column) for name, column in batch.items()}
 
 
 def _value_lengths(lists: pa.Array) -> np.ndarray:
@@ -144,13 +192,11 @@ def _value_lengths(lists: pa.Array) -> np.ndarray:
     return pc.list_value_length(lists).to_numpy(zero_copy_only=False)
 
 
-def _values(column: pa.ChunkedArray) -> np.ndarray:
+def values(column: pa.ChunkedArray) -> np.ndarray:
     """Return a column of numbers, or of vectors of one size, as an array that owns its memory."""
     import pyarrow as pa
 
     array = column.combine_chunks()
     if pa.types.is_fixed_size_list(array.type):
         return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1).copy()
-    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        return np.array(array.to_pylist(), dtype=np.float32)
     return array.to_numpy(zero_copy_only=False).copy()

@@ -12,8 +12,9 @@ class Record:
     """The state of `ftlib.trainer.Watch`, as plain values that survive a kill.
 
     Attributes:
-        metric: What the best weights are chosen by; higher is better.
+        metric: What the best weights are chosen by.
         patience: Validation passes without a better score before stopping; None never stops.
+        higher_is_better: Whether a larger value of the metric is a better one.
         history: See `ftlib.training.TrainResult`.
         best: The best validation pass: "validation_loss" and metrics; {} before the first.
         best_step: When it was; 0 before the first.
@@ -24,6 +25,7 @@ class Record:
 
     metric: str
     patience: int | None
+    higher_is_better: bool = True
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
@@ -84,4 +86,6 @@ class Record:
             setattr(self, name, value)
 
     def _rank(self, metrics: dict[str, float]) -> tuple[float, float]:
-        return metrics.get(f"validation_{self.metric}", -math.inf), -metrics["validation_loss"]
+        value = metrics.get(f"validation_{self.metric}")
+        signed = -math.inf if value is None else value if self.higher_is_better else -value
+        return signed, -metrics["validation_loss"]

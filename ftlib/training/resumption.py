@@ -44,9 +44,11 @@ logger = logging.getLogger(__name__)
 
 def identity(strategy: Strategy, problem: Problem, settings: Training, seed: int, rows: Rows) -> str:
     """Return a digest of what shapes a stage's result: checkpoints of another are not its own."""
-    content = hashlib.sha256(rows.tokens["input_ids"].tobytes() + rows.starts.tobytes())
-    for values in rows.targets.values():
-        content.update(values.tobytes())
+    content = hashlib.sha256()
+    for name, lists in rows.lists.items():
+        content.update(name.encode() + lists.flat.tobytes() + lists.starts.tobytes())
+    for name, values in rows.fixed.items():
+        content.update(name.encode() + values.tobytes())
     described = [
         strategy.model_dump(mode="json"),
         problem.model_dump(mode="json"),

@@ -133,9 +133,9 @@ def train(
     counts = count(model)
     started = time.perf_counter()
     fitted = fit(
-        model,
-        Rows.from_table(train_rows, tokenizer),
-        Rows.from_table(validation_rows, tokenizer),
+        Checkpoint(model, tokenizer),
+        Rows.from_table(train_rows, tokenizer, problem),
+        validation_rows,
         problem=problem,
         strategy=strategy,
         settings=settings,

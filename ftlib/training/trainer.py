@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ftlib.errors import FtlibError
-from ftlib.models.checkpoints import quiet
+from ftlib.models.checkpoints import Checkpoint, quiet
 from ftlib.models.virtual_tokens import attached
-from ftlib.prediction import run
 from ftlib.progress import Progress, emit
 from ftlib.training import resumption
 from ftlib.training.batches import Rows, SimilarLengthSampler
@@ -29,6 +28,8 @@ from ftlib.training.precision import autocast, resolve
 from ftlib.training.record import Record
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
     from ftlib.training.stage import Training
@@ -71,9 +72,9 @@ class Plan:
 
 
 def fit(
-    model: Any,
+    checkpoint: Checkpoint,
     rows: Rows,
-    validation: Rows,
+    validation: pa.Table,
     *,
     problem: Problem,
     strategy: Strategy,
@@ -82,11 +83,12 @@ def fit(
     scratch: Path,
     name: str,
 ) -> Fitted:
-    """Train the model in place and leave its best weights in it. See `ftlib.training.train`."""
+    """Train the checkpoint's model in place and leave its best weights in it. See `ftlib.training.stage.train`."""
+    model = checkpoint.model
     plan = _plan(len(rows), problem, strategy, settings, seed, scratch, name)
-    embedding = _learn_rows_in_use(model, rows)
+    embedding = _learn_rows_in_use(model, rows, problem)
     with quiet():
-        trainer = StageTrainer(model, rows, validation, plan, embedding)
+        trainer = StageTrainer(checkpoint, rows, validation, plan, embedding)
         started = time.perf_counter()
         resumed = resumption.newest(scratch, trainer.identity)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -119,15 +121,17 @@ def _plan(
     return Plan(problem, strategy, settings, seed, scratch, name, steps, last, frozenset(marks), every)
 
 
-def _learn_rows_in_use(model: Any, rows: Rows) -> RowEmbedding | None:
+def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding | None:
     """Make the word embeddings learn only the rows that the training split uses, where they learn at all."""
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding) or not table.weight.requires_grad or _is_tied(model, table):
         return None
     virtual = attached(model)
-    used = torch.from_numpy(rows.tokens["input_ids"]).unique()
-    extra = torch.tensor([rows.padding["input_ids"], *(virtual.ids if virtual else ())])
-    embedding = learn_rows(model, torch.cat((used, extra)).unique())
+    used = [torch.from_numpy(rows.lists[name].flat).unique() for name in problem.token_columns if name in rows.lists]
+    first = getattr(model.config, "decoder_start_token_id", None)
+    extra = [int(rows.input_ids.padding), *(virtual.ids if virtual else ()), *([first] if first is not None else [])]
+    ids = torch.cat((*used, torch.tensor(extra))).unique()
+    embedding = learn_rows(model, ids[ids >= 0])
     embedding.covers_all = True
     return embedding
 
@@ -147,9 +151,9 @@ class StageTrainer(Trainer):
     """transformers' Trainer for one stage.
 
     Args:
-        model: Adapted by the strategy.
+        checkpoint: Its model adapted by the strategy.
         rows: Training rows.
-        validation: Validation rows.
+        validation: Encoded validation rows.
         plan: What is trained, and when it is measured.
         embedding: The word embeddings, where only some of their rows learn.
     """
@@ -158,11 +162,13 @@ class StageTrainer(Trainer):
     optimizer: Any
 
     def __init__(
-        self, model: nn.Module, rows: Rows, validation: Rows, plan: Plan, embedding: RowEmbedding | None
+        self, checkpoint: Checkpoint, rows: Rows, validation: pa.Table, plan: Plan, embedding: RowEmbedding | None
     ) -> None:
-        self.plan, self.rows, self.validation, self.embedding = plan, rows, validation, embedding
+        self.checkpoint, self.plan, self.rows, self.embedding = checkpoint, plan, rows, embedding
+        self.validation = validation
+        model: Any = checkpoint.model
         self.precision = resolve(plan.settings.precision)
-        self.record = Record(plan.problem.target.main_metric, plan.settings.early_stopping_patience)
+        self.record = _record(plan)
         self.identity = resumption.identity(plan.strategy, plan.problem, plan.settings, plan.seed, rows)
         self.rows_seen = 0
         super().__init__(
@@ -196,11 +202,10 @@ class StageTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the strategy's loss of a batch."""
-        targets = {k: inputs[k] for k in self.rows.targets}
         with autocast(self.precision, self.args.device):
-            outputs = model(**{k: v for k, v in inputs.items() if k not in targets})
-        loss = self.plan.strategy.loss(outputs.logits.float(), targets, self.plan.problem)
-        return (loss, outputs) if return_outputs else loss
+            logits = self.plan.problem.forward(model, inputs).float()
+        loss = self.plan.strategy.loss(logits, inputs, self.plan.problem)
+        return (loss, {"logits": logits}) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one forward and backward pass."""
@@ -229,16 +234,12 @@ class StageTrainer(Trainer):
 
     def validate(self) -> dict[str, float]:
         """Return the validation loss and metrics, as "validation_<name>"."""
-        target = self.plan.problem.target
         if not len(self.validation):
             return {}
         with self.masks.off():
-            logits = run(self.model, self.validation, precision=self.precision)
+            found = self.plan.problem.measure(self.checkpoint, self.validation, precision=self.precision)
         self.model.train()
-        references = self.validation.targets["labels"]
-        loss = target.loss(torch.from_numpy(logits), torch.from_numpy(references)).item()
-        metrics = target.metrics(target.scores(logits), references)
-        return {"validation_loss": loss, **{f"validation_{k}": float(v) for k, v in metrics.items()}}
+        return {f"validation_{name}": float(value) for name, value in found.items()}
 
     def keep_best(self) -> None:
         """Write the weights as they are now: the best so far."""
@@ -316,6 +317,12 @@ class Watch(TrainerCallback):
             self.trainer.keep_best()
         if record.should_stop:
             control.should_training_stop = True
+
+
+def _record(plan: Plan) -> Record:
+    metric = plan.problem.validation_metric
+    higher = metric != "loss" and plan.problem.target.higher_is_better(metric)
+    return Record(metric, plan.settings.early_stopping_patience, higher_is_better=higher)
 
 
 class BatchLoader(DataLoader):

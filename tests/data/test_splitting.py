@@ -172,6 +172,11 @@ def test_labels_of_the_params_keep_their_order(rows, problem):
 
 AUTHOR = {"group_column": "author"}
 UNSEEN = {"splits": ["train"] * 30 + ["test"] * 10, "labels": ["a", "b"] * 19 + ["new", "a"]}
+FEW = {"texts": ["a", "b", "c"], "labels": ["a", "a", "b"]}
+RARE = {
+    "labels": ["a", "b"] * 19 + ["a", "rare"],
+    "settings": {"stratify": False, "test_ratio": 0.9, "validation_ratio": 0.05},
+}
 SAME = {"splits": ["train"] * 20 + ["test"] * 20, "texts": ["same a", "same b"] * 20}
 
 
@@ -185,9 +190,14 @@ SAME = {"splits": ["train"] * 20 + ["test"] * 20, "texts": ["same a", "same b"] 
         ({"settings": {"validation_ratio": 0.5, "test_ratio": 0.5}}, "leave nothing to train on"),
         ({"settings": AUTHOR}, "collected without it"),
         ({"settings": AUTHOR, "group": [None] * 40}, "is empty in every row"),
-        ({"settings": AUTHOR, "group": ["g", "h"] * 20}, "2 different values in splitting.group_column 'author'"),
+        ({"settings": AUTHOR, "group": ["g", "h"] * 20}, "too few different values in splitting.group_column 'author'"),
         ({"settings": AUTHOR, "group": ["g"] * 38 + ["h", "i"]}, "would be empty: the groups are too large"),
-        ({"texts": ["a", "b"] * 20}, "2 different inputs in 40 rows are too few"),
+        (
+            {"texts": ["a", "b"] * 20},
+            "too few different inputs to be divided into train, test, validation: 2 in 40 rows",
+        ),
+        (FEW, "split 'test' would be empty: 3 rows are too few to take its share out of train, where one row of every"),
+        (RARE, "has a label that no row of train has: 'rare'. Rows were drawn without a look at labels; set splitting"),
     ],
 )
 def test_what_cannot_be_split_is_answered_with_one_clear_line(rows, problem, change, said):

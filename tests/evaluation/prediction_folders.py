@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ftlib.ensembling import fit, read_references, read_scores
+from ftlib.ensembling import References, fit, read_rows, read_scores
 from ftlib.evaluation.evaluate import Evaluated, Evaluation, evaluate
 from ftlib.files import write_json, write_table
 from ftlib.fusion.base import Fusion
@@ -128,10 +128,12 @@ def _write_split(
 
 def _fit(folder: Path, method: dict[str, Any], found: Folders) -> Path:
     folder.mkdir()
+    rows = read_rows(found.splits / "validation.parquet")
+    scores = read_scores([m["validation"] for m in found.members.values()], rows, found.problem)
     fitted = fit(
         Fusion.model_validate(method),
-        read_scores([m["validation"] for m in found.members.values()], found.problem),
-        read_references(found.splits / "validation.parquet", found.problem),
+        scores,
+        References(scores.row_ids, found.problem.references(rows, scores.layout)),
         validation=None,
         target=found.problem.target,
         seed=3,

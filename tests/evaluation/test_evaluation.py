@@ -12,7 +12,7 @@ import pytest
 from prediction_folders import PROBLEMS, folders, write_predictions
 from scipy.stats import binomtest
 
-from ftlib.ensembling import read_references, read_scores
+from ftlib.ensembling import References, read_rows, read_scores
 from ftlib.errors import ArtifactError, ParamsError
 from ftlib.files import read_json, read_table, write_json, write_table
 
@@ -23,16 +23,20 @@ def entry(summary: dict, name: str) -> dict:
     return next(e for e in [*summary["members"], *summary["fusions"]] if e["name"] == name)
 
 
+def gold(found, split: str) -> References:
+    rows = read_rows(found.splits / f"{split}.parquet")
+    return References(rows["row_id"].to_numpy(), found.problem.references(rows, None))
+
+
 def on_test(found, name: str):
     """Return (scores, references) of a member or fusion on test, read apart from `evaluate`."""
-    references = read_references(found.splits / "test.parquet", found.problem)
-    scores = read_scores([m["test"] for m in found.members.values()], found.problem)
-    place = {row: i for i, row in enumerate(scores.row_ids.tolist())}
-    values = scores.values[:, [place[row] for row in references.row_ids.tolist()]]
+    rows = read_rows(found.splits / "test.parquet")
+    values = read_scores([m["test"] for m in found.members.values()], rows, found.problem).values
+    references = found.problem.references(rows, None)
     if name in found.members:
-        return values[list(found.members).index(name)], references.values
+        return values[list(found.members).index(name)], references
     fusion, folder = found.fusions[name]
-    return type(fusion).load(folder)(values), references.values
+    return type(fusion).load(folder)(values), references
 
 
 @every_kind
@@ -91,10 +95,10 @@ def test_validation_scores_of_a_fusion_are_those_of_its_artifact(tmp_path):
     """Out-of-fold scores, not the fitted combiner's: here ones that are always right."""
     found = folders(tmp_path)
     path = found.fusions["stacking"][1] / "validation.parquet"
-    references = read_references(found.splits / "validation.parquet", found.problem)
+    references = gold(found, "validation")
     from ftlib.ensembling import scores_table
 
-    write_table(path, scores_table(references.row_ids[::-1], np.eye(3)[references.values][::-1]))
+    write_table(path, scores_table(references.row_ids[::-1], np.eye(3)[references.values][::-1], None))
     summary = found.evaluate().summary
     assert entry(summary, "stacking")["metrics"]["validation"]["accuracy"] == 1
     assert summary["best"]["name"] == summary["best_fusion"] == "stacking"
@@ -179,7 +183,7 @@ def test_a_clearly_better_model_is_chosen(tmp_path):
 def test_models_that_validation_cannot_tell_apart_are_chosen_by_log_loss(tmp_path):
     """One more row right, but wildly overconfident: within one standard error, so the calibrated one wins."""
     found = folders(tmp_path, "two_labels", noise={"bold": 1.0, "modest": 1.0}, fusions={})
-    references = read_references(found.splits / "validation.parquet", found.problem)
+    references = gold(found, "validation")
     sure = 2.0 * np.eye(2)[references.values] - 1
     for name, wrong, scale in (("bold", 20, 30.0), ("modest", 21, 1.0)):
         logits = scale * sure
@@ -194,10 +198,10 @@ def test_models_that_validation_cannot_tell_apart_are_chosen_by_log_loss(tmp_pat
 def test_values_are_told_apart_by_the_metric_alone(tmp_path):
     """Ranks a little better, though far off in scale: the leader by Spearman wins."""
     found = folders(tmp_path, "value", noise={"ranks": 1.0, "scale": 1.0}, fusions={})
-    references = read_references(found.splits / "validation.parquet", found.problem)
-    gold = references.values[:, None].astype(float)
-    nearly = gold + 0.1 * np.random.default_rng(0).normal(size=gold.shape)
-    write_predictions(found.members["ranks"]["validation"], references.row_ids, 9 * gold)
+    references = gold(found, "validation")
+    exact = references.values[:, None].astype(float)
+    nearly = exact + 0.1 * np.random.default_rng(0).normal(size=exact.shape)
+    write_predictions(found.members["ranks"]["validation"], references.row_ids, 9 * exact)
     write_predictions(found.members["scale"]["validation"], references.row_ids, nearly)
     assert found.evaluate().summary["best"]["name"] == "ranks"
 

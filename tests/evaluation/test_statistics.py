@@ -15,7 +15,10 @@ from ftlib.errors import ParamsError
 from ftlib.evaluation.assessment import assess, compare
 from ftlib.evaluation.measures import _row_by_row, _Rows, measure, value_of
 from ftlib.evaluation.statistics import bootstrap, interval, mcnemar, paired_bootstrap_p_value, resamples
-from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import Target
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 TARGETS = {
     "two labels": SingleLabel(("no", "yes")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,49 @@ def test_a_run_without_servers_records_every_task_run_and_leaves_no_server_behin
     names = {"computed": "Completed", "cached": "Cached"}
     assert sorted(rows) == sorted((step["name"], names[step["state"]]) for step in found["steps"])
     assert servers[0].log.read_text() == ""
+
+
+class Killing(Heard):
+    """Kills the run's server when a step begins, and remembers when the last step ended."""
+
+    def __init__(self, servers: list[Any], step: str) -> None:
+        super().__init__()
+        self.servers, self.step, self.ended = servers, step, 0.0
+
+    def begin(self, step: str) -> None:
+        super().begin(step)
+        if step == self.step:
+            self.servers[0]._process.kill()
+
+    def done(self, step: str, *, cached: bool, took: float | None = None) -> None:
+        super().done(step, cached=cached, took=took)
+        self.ended = time.monotonic()
+
+    def failed(self, step: str) -> None:
+        super().failed(step)
+        self.ended = time.monotonic()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["rows", "bad rows"])
+def test_a_server_that_is_killed_costs_seconds_and_neither_results_nor_the_reason_of_a_failure(
+    text: str, home: Path, pipeline: Pipeline, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.servers import TemporaryServer
+
+    servers: list[TemporaryServer] = []
+    start = TemporaryServer.__enter__
+    monkeypatch.setattr(TemporaryServer, "__enter__", lambda self: servers.append(self) or start(self))
+    pipeline(text=text)
+    heard = Killing(servers, "clean")
+    if text == "bad rows":
+        with pytest.raises(DataError, match="7 of 12 rows rejected"):
+            run(experiment, heard)
+    else:
+        found = run(experiment, heard)
+        assert found["best"]["name"] == "averaging"
+        assert list((home / "runs").glob("*.json"))
+    assert time.monotonic() - heard.ended < 25  # tries of Prefect's for each of its last calls take twice as long
 
 
 def newest_flow_run() -> dict[str, Any]:

@@ -6,7 +6,10 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from ftlib.fusion.base import Fusion
-from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import Target
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 KINDS = ("two labels", "five labels", "multi_label", "value")
 NOISE = (0.6, 0.8, 1.0, 2.5)

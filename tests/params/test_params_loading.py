@@ -60,6 +60,43 @@ def test_a_strategy_that_cannot_do_the_problem_is_told_with_its_line(good: str, 
     assert caught.value.problems[1].startswith("p.yaml:27: fusions.1.method.C: is -2; expected a number")
 
 
+def starting_from_prefix(good: str, strategy: str, between: str = "") -> str:
+    """Return an experiment whose stage `late` starts from a stage with a prefix, perhaps by way of another."""
+    prefixed = good.replace("strategy: full\n", "strategy: prefix\n").replace("name: lora, r: 4", "name: full")
+    start = "lora" if between else "full"
+    return prefixed.replace("fusions:", f"  - name: late\n    strategy: {strategy}\n    start_from: {start}\nfusions:")
+
+
+@pytest.mark.parametrize("between", ["", "full"])
+@pytest.mark.parametrize(
+    ("strategy", "remedy"),
+    [
+        ("lora", "start from base, or from a stage without one."),
+        ("prefix", "start from base, or from a stage without one."),
+        (
+            "{name: distillation, teacher: small, student_blocks: 2}",
+            "leave student_blocks out, or start from base or a stage without one.",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_start_from_a_prefix_is_told_before_any_work(
+    strategy: str, remedy: str, between: str, good: str, params_file: Write
+):
+    with pytest.raises(ParamsError) as caught:
+        load_experiment(params_file(starting_from_prefix(good, strategy, between)))
+    name = strategy.strip("{").partition(",")[0].removeprefix("name: ")
+    start = "lora" if between else "full"
+    assert caught.value.problems == (
+        f"p.yaml:26: stages.3.start_from: stage 'late': {name} cannot start from a checkpoint with a prefix, "
+        f"which stage {start!r} leaves; {remedy}",
+    )
+
+
+@pytest.mark.parametrize("strategy", ["full", "prompt_tuning", "{name: distillation, teacher: small}"])
+def test_a_stage_that_can_start_from_a_prefix_is_fine(strategy: str, good: str):
+    assert load_experiment(starting_from_prefix(good, strategy)).stage("late").start_from == "full"
+
+
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
 def test_every_params_file_of_the_project_loads(path: Path):
     assert load_experiment(path).name

@@ -13,7 +13,9 @@ from ftlib.problems.base import Problem
 from ftlib.problems.text_classification import TextClassification
 from ftlib.problems.text_pair_classification import TextPairClassification
 from ftlib.problems.text_regression import TextRegression
-from ftlib.targets.base import MultiLabel, SingleLabel, Value
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 NAMES = Problem.available()
 PAIRS = [name for name in NAMES if len(Problem.named(name).text_columns) == 2]

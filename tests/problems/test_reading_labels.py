@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftlib.errors import DataError, ParamsError
-from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import Target
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 UNKNOWN = "unknown label '{}'"
 MISSING = "missing label"

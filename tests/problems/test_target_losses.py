@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
 
-from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import Target
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 THREE = ("a", "b", "c")
 TARGETS = [SingleLabel(THREE), MultiLabel(THREE), Value()]

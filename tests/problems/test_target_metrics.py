@@ -11,7 +11,10 @@ from scipy import stats
 
 from ftlib.errors import CheckpointError, ParamsError
 from ftlib.targets import metrics
-from ftlib.targets.base import MultiLabel, SingleLabel, Target, Value
+from ftlib.targets.base import Target
+from ftlib.targets.multi_label import MultiLabel
+from ftlib.targets.single_label import SingleLabel
+from ftlib.targets.value import Value
 
 LABELS = ("a", "b", "c", "d")
 

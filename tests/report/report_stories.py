@@ -51,7 +51,7 @@ FACTS = {
     "created": "2025-03-01 12:04",
     "seconds": 431.8,
     "flow_run_url": "http://127.0.0.1:4200/runs/flow-run/0b1c",
-    "mlflow_run_url": "http://127.0.0.1:5000/#/experiments/1/runs/aaaa",
+    "mlflow_run_url": "http://127.0.0.1:5000/#/experiments/1/runs/aaaa?workflowType=machine_learning",
     "steps": [
         {"name": "collect", "state": "cached", "seconds": 0.8},
         {"name": "clean", "state": "cached", "seconds": 1.9},

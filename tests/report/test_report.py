@@ -333,7 +333,7 @@ def test_facts_of_a_run_come_in_and_are_replaced_by_those_of_the_next(reports: d
     text = Page(first).text
     assert "quickstart-2" in text
     assert "7 min 12 s in all; 2 steps computed, 2 cached; about 6.4 Wh and 2.4 g of CO₂" in text
-    assert 'href="http://127.0.0.1:5000/#/experiments/1/runs/bbbb"' in first
+    assert 'href="http://127.0.0.1:5000/#/experiments/1/runs/bbbb?workflowType=machine_learning"' in first
     second = with_run(first, {"run": "quickstart-3", "seconds": 2.1})
     assert "quickstart-2" not in second
     assert "quickstart-3" in second

@@ -31,7 +31,7 @@ def scores_of(folder: Path, problem: Problem, texts: list[str]) -> np.ndarray:
     labels = [answers[problem.target.kind]] * len(texts)
     rows = pa.table({"row_id": pa.array(range(len(texts)), pa.int64()), "text": texts, "label": labels})
     encoded, _ = encode(rows, problem, checkpoint.tokenizer)
-    column = predict(checkpoint, encoded).table.column("logits").combine_chunks()
+    column = predict(checkpoint, encoded, problem).table.column("logits").combine_chunks()
     return problem.target.scores(column.flatten().to_numpy().reshape(len(texts), -1))
 
 

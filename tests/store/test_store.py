@@ -110,6 +110,19 @@ def test_verify_names_an_artifact_that_is_indexed_but_gone(store: Store):
     assert [(d.digest, d.problem) for d in store.verify()] == [(artifact.digest, "is missing")]
 
 
+def test_damage_is_told_once_however_often_it_is_looked_up(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    artifact = put(Store(tmp_path), {"a": "told once"})
+    Store(tmp_path).remember(record("ab", artifact.digest))
+    for _ in range(2):
+        (tmp_path / artifact.digest / "a").write_text("x")
+        caplog.clear()
+        assert [Store(tmp_path).lookup("ab") for _ in range(3)] == [None] * 3
+        said = f"clean: artifact {artifact.digest[:12]} a has 1 bytes instead of 9; it is computed again."
+        assert caplog.messages == [said]
+        put(Store(tmp_path), {"a": "told once"})  # mended: later damage is told again
+        assert Store(tmp_path).lookup("ab") is not None
+
+
 def test_committing_again_mends_a_damaged_artifact(store: Store):
     artifact = put(store, {"a": "one"})
     store.fs.pipe_file(f"{store.root}/{artifact.digest}/a", b"owe")

@@ -11,6 +11,7 @@ import torch
 from ftlib.errors import UnsupportedError
 from ftlib.models import checkpoints
 from ftlib.models.layers import block_list, unwrapped
+from ftlib.models.peft_models import has_beyond_plain, merged
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
@@ -55,7 +56,7 @@ def raw_logits(model, tokenizer, problem: Problem) -> np.ndarray:
 @pytest.mark.parametrize("name", ["full", "lora", "prompt_tuning"])
 def test_a_saved_stage_is_a_plain_checkpoint(name, architecture, problem, tiny_model, tmp_path):
     result = trained(name, tiny_model(architecture), tmp_path, problem)
-    ours = contracts.logits(result.reloaded, result.rows)
+    ours = contracts.logits(result.reloaded, result.rows, result.problem)
     np.testing.assert_allclose(plain_logits(result.folder, result.problem), ours, atol=1e-5)
 
 
@@ -74,9 +75,9 @@ def test_a_saved_adapter_opens_with_plain_peft(name, fields, architecture, tiny_
         base = AutoModelForSequenceClassification.from_pretrained(result.folder / "base")
         model = PeftModel.from_pretrained(base, result.folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(result.folder)
-    ours = contracts.logits(result.reloaded, result.rows)
+    ours = contracts.logits(result.reloaded, result.rows, result.problem)
     np.testing.assert_allclose(raw_logits(model, tokenizer, result.problem), ours, atol=1e-5)
-    np.testing.assert_allclose(contracts.logits(result.result.checkpoint, result.rows), ours, atol=1e-6)
+    np.testing.assert_allclose(contracts.logits(result.result.checkpoint, result.rows, result.problem), ours, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", Strategy.available())
@@ -109,12 +110,15 @@ def test_full_fine_tuning_moves_every_weight_that_a_row_passes_through(tiny_mode
 @pytest.mark.parametrize(("first", "fields"), [("prompt_tuning", {}), ("prefix", {}), ("lora", {"merge": False})])
 def test_a_later_stage_starts_from_any_other_or_refuses_by_name(first, fields, second, tiny_model, tmp_path):
     start = trained(first, tiny_model("bert"), tmp_path / "first", **fields)
-    if first == "prefix" and second in ("lora", "prefix"):
+    left = strategy(first, **fields).leaves
+    assert has_beyond_plain(merged(start.reloaded.model)) == left  # what is declared is what is there
+    if left & strategy(second).refuses.keys():
         with pytest.raises(UnsupportedError, match=second):
             trained(second, start.folder, tmp_path / "second")
         return
     result = trained(second, start.folder, tmp_path / "second")
     contracts.check_reload(result)
+    assert has_beyond_plain(merged(result.reloaded.model)) == left | strategy(second).leaves
     if first == "prompt_tuning":
         expected = 40 if second in ("prompt_tuning", "prefix") else 20
         assert result.reloaded.settings["num_virtual_tokens"] == expected
@@ -123,7 +127,7 @@ def test_a_later_stage_starts_from_any_other_or_refuses_by_name(first, fields, s
 def test_a_prompted_stage_keeps_its_prompt_when_all_is_trained_after_it(tiny_model, tmp_path):
     first = trained("prompt_tuning", tiny_model("roberta"), tmp_path / "first", PAIR)
     second = trained("full", first.folder, tmp_path / "second", PAIR)
-    ours = contracts.logits(second.reloaded, second.rows)
+    ours = contracts.logits(second.reloaded, second.rows, second.problem)
     np.testing.assert_allclose(plain_logits(second.folder, second.problem), ours, atol=1e-5)
     assert json.loads((second.folder / "ftlib.json").read_text())["virtual_tokens"]["position"] == 1
 
@@ -160,8 +164,10 @@ def test_virtual_tokens_are_cut_out_of_outputs_that_have_a_place_per_token(tiny_
 
 def test_padding_does_not_change_what_a_prefixed_model_says(tiny_model, tmp_path):
     result = trained("prefix", tiny_model("bert"), tmp_path)
-    together = contracts.logits(result.reloaded, result.rows)
-    alone = [contracts.logits(result.reloaded, result.rows.slice(i, 1))[0] for i in range(len(result.rows))]
+    together = contracts.logits(result.reloaded, result.rows, result.problem)
+    alone = [
+        contracts.logits(result.reloaded, result.rows.slice(i, 1), result.problem)[0] for i in range(len(result.rows))
+    ]
     np.testing.assert_allclose(together, np.stack(alone), atol=1e-5)
 
 

@@ -71,7 +71,8 @@ def test_a_run_and_its_children_arrive_whole(home: Path, client):
 
 def test_runs_link_to_the_page_that_shows_them(home: Path, client):
     sent = tracking.send(record(home), ui="http://localhost:5000/")
-    assert sent.urls["1"] == f"http://localhost:5000/#/experiments/{sent.experiment_id}/runs/{sent.run_ids['1']}"
+    page = f"http://localhost:5000/#/experiments/{sent.experiment_id}/runs/{sent.run_ids['1']}"
+    assert sent.urls["1"] == f"{page}?workflowType=machine_learning"
 
 
 def test_sending_twice_adds_nothing(home: Path, client):
@@ -136,6 +137,7 @@ def test_a_cached_step_shows_with_its_figures_and_a_link_to_the_run_that_compute
     sent = tracking.send(again)
     tags = [client.get_run(sent.run_ids[c]).data.tags for c in "123"]
     assert [t["cached"] for t in tags] == ["true"] * 3
+    assert f"/runs/{computed.run_ids['1']}?workflowType=machine_learning)" in tags[0]["mlflow.note.content"]
     assert [t.get("source_run_id") for t in tags] == [computed.run_ids["1"], computed.run_ids["2"], None]
     assert tags[2]["source_run"] == "20200101-000000-gone/1"
     assert client.get_run(sent.run_ids["3"]).data.metrics["test_accuracy"] == 0.2

@@ -29,8 +29,9 @@ def main(start: Path, scratch: Path, out: Path, strategy: str = "full", pause: f
     scratch.mkdir(parents=True, exist_ok=True)
 
     def watch(event: progress.Progress) -> None:
-        (scratch / "progress.txt").write_text(f"{event.done:.0f}")
-        time.sleep(pause)
+        if event.step == "train-test":
+            (scratch / "progress.txt").write_text(f"{event.done:.0f}")
+            time.sleep(pause)
 
     with progress.listen(watch):
         result = stage.train(

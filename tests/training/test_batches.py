@@ -7,6 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftlib.problems.base import Problem
 from ftlib.training.batches import Rows, SimilarLengthSampler, reading_batches, training_batches
 from tests.conftest import tiny_tokenizer
 
@@ -67,7 +68,7 @@ def test_a_padded_batch_holds_each_rows_tokens_and_marks_them(rows, left):
         "labels": np.arange(len(rows)),
     })  # fmt: skip
     chosen = np.arange(len(rows))[::-1]
-    batch = Rows.from_table(table, tokenizer).batch(chosen)
+    batch = Rows.from_table(table, tokenizer, Problem.named("text_classification")()).batch(chosen)
     width = max(map(len, rows))
     assert batch["input_ids"].shape == (len(rows), width)
     for i, index in enumerate(chosen):

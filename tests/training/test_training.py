@@ -11,7 +11,7 @@ from ftlib import progress
 from ftlib.errors import CheckpointError, DataError, FtlibError
 from ftlib.files import write_table
 from ftlib.models import checkpoints
-from ftlib.prediction import mean_teacher, predict
+from ftlib.prediction import predict, with_teachers
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
@@ -61,7 +61,7 @@ def test_the_best_weights_of_all_validation_passes_are_kept(run_stage, problem, 
     best = max(passes, key=lambda row: (row["validation_accuracy"], -row["validation_loss"]))
     assert result.figures["best_step"] == best["step"]
     rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
-    answers = contracts.logits(result.checkpoint, rows).argmax(1)
+    answers = contracts.logits(result.checkpoint, rows, problem).argmax(1)
     assert (answers == rows.column("labels").to_numpy()).mean() == pytest.approx(best["validation_accuracy"])
 
 
@@ -103,8 +103,8 @@ def test_predictions_come_in_the_order_of_the_rows(run_stage, problem):
     result = run_stage()
     rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
     shuffled = rows.take(np.random.default_rng(0).permutation(len(rows)))
-    straight = dict(zip(rows["row_id"].to_pylist(), contracts.logits(result.checkpoint, rows), strict=True))
-    table = predict(result.checkpoint, shuffled).table
+    straight = dict(zip(rows["row_id"].to_pylist(), contracts.logits(result.checkpoint, rows, problem), strict=True))
+    table = predict(result.checkpoint, shuffled, problem).table
     assert table["row_id"].equals(shuffled["row_id"])
     for row_id, logits in zip(table["row_id"].to_pylist(), table["logits"].to_pylist(), strict=True):
         np.testing.assert_allclose(logits, straight[row_id], atol=1e-5)
@@ -113,17 +113,17 @@ def test_predictions_come_in_the_order_of_the_rows(run_stage, problem):
 def test_several_teachers_give_their_mean_scores_by_row_id(run_stage, problem, tmp_path):
     result = run_stage()
     rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
-    table = predict(result.checkpoint, rows).table
+    table = predict(result.checkpoint, rows, problem).table
     for name, part in (("a", table), ("b", table.take(np.arange(len(table))[::-1]))):
         (tmp_path / name).mkdir()
         write_table(tmp_path / name / "predictions.parquet", part)
-    taught = mean_teacher(rows, [tmp_path / "a", tmp_path / "b"], problem)
+    taught = with_teachers(rows, [tmp_path / "a", tmp_path / "b"], problem)
     target = problem.target
     ours = target.scores(np.stack(taught["teacher_logits"].to_numpy()))
-    np.testing.assert_allclose(ours, target.scores(contracts.logits(result.checkpoint, rows)), atol=1e-6)
+    np.testing.assert_allclose(ours, target.scores(contracts.logits(result.checkpoint, rows, problem)), atol=1e-6)
     write_table(tmp_path / "b" / "predictions.parquet", table.slice(1))
     with pytest.raises(DataError, match="no predictions"):
-        mean_teacher(rows, [tmp_path / "b"], problem)
+        with_teachers(rows, [tmp_path / "b"], problem)
 
 
 def test_equal_scores_are_decided_by_the_loss():

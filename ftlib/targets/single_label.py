@@ -1,0 +1,102 @@
+"""One label a row: softmax and cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ftlib.targets import reading as read
+from ftlib.targets.base import Target
+from ftlib.targets.metrics import SINGLE_LABEL, TWO_LABELS, Metric, clipped
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+
+    from ftlib.targets.base import Column
+
+
+@dataclass(frozen=True)
+class SingleLabel(Target):
+    """Exactly one of the labels: softmax and cross-entropy."""
+
+    kind: ClassVar[str] = "single_label"
+    main_metric: ClassVar[str] = "accuracy"
+    counts_right_rows: ClassVar[frozenset[str]] = frozenset({"accuracy", "f1_micro"})
+
+    def parse(self, column: Column) -> tuple[pa.Array, pa.Array]:
+        """Read one label a row: a name, an id, a number or a boolean."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        array = read.flat(column)
+        names = read.names(array)
+        missing = read.reason(pc.is_null(names), read.MISSING)
+        if pa.types.is_nested(array.type):
+            nested = read.IS_A_LIST if read.is_list(array) else read.IS_NESTED
+            return names, read.reason(pc.is_valid(array), nested, missing)
+        if not self.labels:
+            return names, missing
+        ids = read.positions(names, self.labels)
+        return pa.array(self.labels).take(ids), pc.coalesce(
+            missing, pc.if_else(pc.is_null(ids), read.unknown_reason(names), pa.scalar(None, pa.string()))
+        )
+
+    def learn(self, column: Column) -> tuple[str, ...]:
+        """Return the names in use, sorted."""
+        return read.in_order(read.as_list(read.flat(column).unique()))
+
+    def encode(self, column: Column) -> np.ndarray:
+        """Return label ids, int64, shape (N,)."""
+        return read.ids(read.flat(column), self.labels)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(logits.float(), labels)
+
+    def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+        """Return the Kullback-Leibler divergence of softened probabilities, times the temperature squared."""
+        from torch.nn import functional as F
+
+        student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
+        return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Return probabilities by softmax over the labels."""
+        from scipy.special import softmax
+
+        return softmax(logits.astype("float64"), axis=-1)
+
+    def mean_logits(self, logits: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the logarithm of the mean probabilities."""
+        import numpy as np
+        from scipy.special import log_softmax, logsumexp
+
+        stacked = np.stack([log_softmax(one.astype(np.float64), axis=-1) for one in logits])
+        return logsumexp(stacked, axis=0) - np.log(len(stacked))
+
+    def predicted(self, scores: np.ndarray) -> np.ndarray:
+        """Return the ids of the most probable labels, the first one where several are."""
+        return scores.argmax(axis=-1)
+
+    def decode(self, scores: np.ndarray) -> list[str]:
+        """Return the most probable label's name a row."""
+        return [self.labels[i] for i in self.predicted(scores)]
+
+    def confidence(self, scores: np.ndarray) -> np.ndarray:
+        """Return the answer's probability."""
+        return scores.max(1)
+
+    def row_losses(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
+        """Return each row's log-loss."""
+        import numpy as np
+
+        return -np.log(np.take_along_axis(clipped(scores), references[:, None], axis=1)[:, 0])
+
+    def _metrics(self) -> dict[str, Metric]:
+        return {**SINGLE_LABEL, **(TWO_LABELS if len(self.labels) == 2 else {})}
