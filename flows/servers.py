@@ -120,6 +120,17 @@ def down() -> tuple[Server, ...]:
     return tuple(running)
 
 
+def num_jobs() -> int:
+    """Return how many scheduled runs the worker has going: each is a process of its own."""
+    import psutil
+
+    worker = next((s for s in _recorded() if s.name == "worker" and _is_alive(s)), None)
+    try:
+        return len(psutil.Process(worker.pid).children()) if worker else 0
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def status() -> tuple[Status, ...]:
     """Return how each server is."""
     recorded = {s.name: s for s in _recorded()}

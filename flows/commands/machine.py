@@ -46,12 +46,16 @@ def up() -> None:
 def down() -> None:
     """Stop what `ftlib up` started.
 
-    What the servers recorded is kept.
+    What the servers recorded is kept. A scheduled run that is going is stopped, too; its finished steps are kept.
     """
     from flows import servers
 
+    jobs = servers.num_jobs()
     stopped = servers.down()
     typer.echo(f"Stopped {', '.join(s.name for s in stopped)}." if stopped else "Nothing was running.")
+    if jobs:
+        runs, its = ("1 scheduled run was", "Its") if jobs == 1 else (f"{jobs} scheduled runs were", "Their")
+        typer.echo(f"{runs} stopped on the way. {its} finished steps are kept: the next run goes on from there.")
 
 
 def ui() -> None:

@@ -198,6 +198,8 @@ def _remedy(said: Any, place: Place) -> str:
 
 
 def _number_remedy(said: str, wanted: type) -> str:
+    if wanted is float and re.fullmatch(r"[-+]?(0,\d+|\d+,(\d{1,2}|\d{4,}))", said):
+        return f"Write {said.replace(',', '.')}: a decimal point, no comma."
     bare = re.sub(r"[_, ]", "", said)
     if re.fullmatch(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?", bare):
         return f"Write {bare}, without quotes or separators."

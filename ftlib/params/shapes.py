@@ -122,7 +122,7 @@ def expected(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:
     """Return in words what a value of this type looks like: "an integer, at least 1, or null"."""
     limits = [*metadata, *_metadata(annotation)]
     bare, nullable = unwrap(annotation)
-    words = _kind(bare) + "".join(f", {limit}" for limit in _limits(limits))
+    words = _kind(bare) + "".join(f", {limit}" for limit in _limits(limits, "character" if bare is str else "item"))
     return f"{words}, or null" if nullable else words
 
 
@@ -160,7 +160,7 @@ def _metadata(annotation: Any) -> Iterator[Any]:
             yield from _metadata(others[0])
 
 
-def _limits(metadata: typing.Sequence[Any]) -> Iterator[str]:
+def _limits(metadata: typing.Sequence[Any], unit: str) -> Iterator[str]:
     for limit in metadata:
         match limit:
             case annotated_types.Ge(ge):
@@ -172,9 +172,9 @@ def _limits(metadata: typing.Sequence[Any]) -> Iterator[str]:
             case annotated_types.Lt(lt):
                 yield f"below {lt}" if lt != 2**31 else "below 2^31"
             case annotated_types.MinLen(length):
-                yield f"at least {length} item{'s' * (length > 1)}"
+                yield f"at least {length} {unit}{'s' * (length > 1)}"
             case annotated_types.MaxLen(length):
-                yield f"at most {length} items"
+                yield f"at most {length} {unit}{'s' * (length > 1)}"
 
 
 def pattern_of(annotation: Any) -> str | None:

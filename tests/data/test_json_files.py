@@ -95,7 +95,7 @@ def test_an_array_of_objects_is_read_also_within_an_object(write, read):
     [
         ('{"text": "a"}', "expected an array of objects"),
         ("[]", "the array is empty"),
-        ('[{"text": "a",}]', "line 1 is not valid JSON"),
+        ('[{"text": "a",}]', "is not valid JSON"),
         ('{"text": "a"}\n{"text": "b"}\n', "use {name: jsonl"),
     ],
 )

@@ -54,6 +54,22 @@ def test_what_is_recorded_is_stopped_with_its_children(started: Callable[..., Se
     assert servers.down() == ()
 
 
+def test_a_scheduled_run_that_is_stopped_with_the_worker_is_told(
+    started: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows.commands import machine
+
+    started(PARENT)
+    assert wait_for(servers.num_jobs) == 1
+    machine.down()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "Stopped worker."
+    assert said[1].startswith("1 scheduled run was stopped on the way. Its finished steps are kept")
+    assert servers.num_jobs() == 0
+    machine.down()
+    assert capsys.readouterr().out == "Nothing was running.\n"
+
+
 def test_a_process_that_got_the_id_of_ours_is_left_alone(started: Callable[..., Server]) -> None:
     stranger = subprocess.Popen(SLEEPER)
     try:

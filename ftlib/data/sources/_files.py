@@ -55,7 +55,10 @@ def existing_file(path: str) -> Path:
                 "a folder saved by `datasets` is read by {name: huggingface, path: ...}."
             )
         if not file.exists():
-            raise DataError(f"{path}: no such file.{_near_files(file)} Paths start at the current folder.")
+            what = "is a link that leads to no file." if file.is_symlink() else "no such file."
+            raise DataError(f"{path}: {what}{_near_files(file)} Paths start at the current folder.")
+        if not file.is_file():  # opening a pipe would wait for a writer
+            raise DataError(f"{path}: is a pipe or a device, expected a file; write the rows into one first.")
         with file.open("rb"):
             return file
     except OSError as error:
@@ -69,8 +72,10 @@ def digest_file(path: str) -> str:
 
 
 def read_head(path: str) -> bytes:
-    """Return the first bytes of a text file (decompressed), without byte-order mark, after a look at its kind."""
-    return _without_mark(_first_look(path, _read(path, HEAD_BYTES)))
+    """Return the first bytes of a text file (decompressed), without byte-order mark, proven to be UTF-8 as far."""
+    data = _first_look(path, _read(path, HEAD_BYTES))
+    _check_utf8(path, data, whole=len(data) < HEAD_BYTES)
+    return _without_mark(data)
 
 
 def read_text(path: str) -> bytes:
@@ -82,6 +87,11 @@ def read_text(path: str) -> bytes:
     data = _first_look(path, _read(path, -1))
     _check_utf8(path, data)
     return _without_mark(data)
+
+
+def told_by_magic(data: bytes) -> str | None:
+    """Return what a file is by its first bytes, and what to do with it; None where they say nothing."""
+    return next((what for magic, what in MAGIC.items() if data.startswith(magic)), None)
 
 
 def pick(path: str, wanted: Mapping[str, str], available: list[str], remedy: str = "") -> None:
@@ -140,14 +150,15 @@ def _remedy(name: str, available: list[str], more: str) -> str:
 
 
 def _some_files(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir() if p.is_file())[:4]
-    return f" ({', '.join(names)}...)" if names else ""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file())
+    return f" ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})" if names else ""
 
 
 def _near_files(file: Path) -> str:
     if not file.parent.is_dir():
         return f" The folder {str(file.parent)!r} does not exist either."
-    near = difflib.get_close_matches(file.name, [p.name for p in file.parent.iterdir()], n=3, cutoff=0.6)
+    others = [p.name for p in file.parent.iterdir() if p.name != file.name]
+    near = difflib.get_close_matches(file.name, others, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(str(file.parent / n)) for n in near)}?" if near else ""
 
 
@@ -173,25 +184,27 @@ def _first_look(path: str, data: bytes) -> bytes:
     for mark, encoding in BOMS.items():
         if data.startswith(mark):
             raise DataError(_not_utf8(path, f"is {encoding} text", encoding))
-    for magic, what in MAGIC.items():
-        if data.startswith(magic):
-            raise DataError(f"{path}: is not text but {what}.")
+    kind = told_by_magic(data)
+    if kind:
+        raise DataError(f"{path}: is not text but {kind}.")
     sample = data[:4096]
     if sample.count(b"\x00") > len(sample) // 4:  # Latin text in UTF-16 is every other byte NUL
         raise DataError(_not_utf8(path, "is UTF-16 text without a byte-order mark, or no text at all", "UTF-16LE"))
     return data
 
 
-def _check_utf8(path: str, data: bytes) -> None:
+def _check_utf8(path: str, data: bytes, *, whole: bool = True) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(data), SLICE_BYTES):
         held = len(decoder.getstate()[0])
         try:
-            decoder.decode(data[start : start + SLICE_BYTES], final=start + SLICE_BYTES >= len(data))
+            decoder.decode(data[start : start + SLICE_BYTES], final=whole and start + SLICE_BYTES >= len(data))
         except UnicodeDecodeError as error:
             offset = start - held + error.start
             line = data.count(b"\n", 0, offset) + 1
             what = f"is not UTF-8: byte 0x{data[offset]:02x} at offset {offset:,}, line {line:,}"
+            if b"\x00" in data[:4096]:
+                raise DataError(f"{path}: {what}. It looks like no text at all; is it the right file?") from None
             raise DataError(_not_utf8(path, what, "WINDOWS-1252")) from None
 
 

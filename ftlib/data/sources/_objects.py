@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ def parse_lines(data: bytes) -> tuple[list[dict[str, Any]], list[tuple[str, str]
         except json.JSONDecodeError as error:
             bad.append((line, f"unreadable row: line {number:,} is not JSON ({error.msg}, column {error.colno})"))
             continue
+        except RecursionError:
+            bad.append((line, f"unreadable row: line {number:,} is nested too deeply"))
+            continue
         if isinstance(value, dict):
             objects.append(value)
         else:
@@ -54,13 +58,13 @@ def keys(objects: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def column(path: str, name: str, objects: list[dict[str, Any]]) -> pa.Array:
-    """Return one key's values as a column; a missing key is null.
+    """Return one key's values as a column; a missing key and NaN are null.
 
     Where types are mixed, single values beside lists become lists of one, and all else text.
     """
     import pyarrow as pa
 
-    values = [row.get(name) for row in objects]
+    values = [None if _is_nan(value := row.get(name)) else value for row in objects]
     kinds = {type(v) for v in values if v is not None}
     if dict in kinds:
         raise DataError(f"{path}: {name!r} holds JSON objects; give a key that holds texts, numbers or lists.")
@@ -72,6 +76,10 @@ def column(path: str, name: str, objects: list[dict[str, Any]]) -> pa.Array:
         except (pa.ArrowInvalid, OverflowError):  # a number that no column type holds
             pass
     return pa.array([None if v is None else next(_texts([v])) for v in values], pa.string())
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:

@@ -84,7 +84,7 @@ class Source(Plugin):
             shown = f"{{name: huggingface, path: {text}}}" if not endings else f"{{name: csv, path: {text}}}"
             raise PydanticCustomError(
                 "source_ending",
-                "{text}: no source is known by this ending. Name one, for example {shown}; there are: {names}",
+                "{text}: no source is known by this ending. Name one, for example {shown}; there are: {names}.",
                 {"text": text, "shown": shown, "names": ", ".join(cls.available())},
             )
         return {"name": name, "path": text}

@@ -45,12 +45,21 @@ class Json(Source):
             value = json.loads(_files.read_text(self.path))
         except json.JSONDecodeError as error:
             more = "; where each line is an object, use {name: jsonl, ...}" if error.msg == "Extra data" else ""
-            raise DataError(f"{self.path}: line {error.lineno:,} is not valid JSON ({error.msg}){more}.") from None
+            where = f"line {error.lineno:,}, column {error.colno:,}"
+            raise DataError(f"{self.path}: {where}: is not valid JSON ({error.msg}){more}.") from None
+        except RecursionError:
+            raise DataError(f"{self.path}: is nested too deeply to be an array of objects.") from None
         if isinstance(value, dict):
             arrays = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
             value = arrays[0] if len(arrays) == 1 else value
         if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-            raise DataError(f"{self.path}: expected an array of objects: [{{...}}, {{...}}].")
+            raise DataError(f"{self.path}: holds {_kind(value)}, expected an array of objects: [{{...}}, {{...}}].")
         if not value:
             raise DataError(f"{self.path}: the array is empty.")
         return value
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, list):
+        return "an array with other things than objects"
+    return "one object" if isinstance(value, dict) else "one value"

@@ -40,9 +40,11 @@ class Jsonl(Source):
         for line in head.split("\n")[:LINES_LOOKED_AT]:
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError:  # a bad line, or one cut by the end of the look
+            except (json.JSONDecodeError, RecursionError):  # a bad line, or one cut by the end of the look
                 continue
             objects += [value] if isinstance(value, dict) else []
+        if not objects and len(head) >= _files.HEAD_BYTES // 4:  # a first line that is longer than the look
+            objects = _objects.parse_lines(self._checked(_files.read_text(self.path)))[0]
         return _objects.keys(objects) or self._no_objects(head)
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:

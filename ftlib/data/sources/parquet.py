@@ -42,7 +42,8 @@ class Parquet(Source):
             try:
                 table = file.read(columns=list(dict.fromkeys(columns.values())))
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{self.path}: is damaged ({error}); fetch or write it again.") from None
+                said = " ".join(str(error).split()).rstrip(".")
+                raise DataError(f"{self.path}: is damaged ({said}); fetch or write it again.") from None
         if not len(table):
             raise DataError(f"{self.path}: has columns but no rows.")
         return pa.table({name: table[column] for name, column in columns.items()})
@@ -53,5 +54,16 @@ class Parquet(Source):
 
         try:
             return pq.ParquetFile(_files.existing_file(self.path))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: is not a Parquet file, or is damaged ({error}).") from None
+        except (pa.ArrowException, OSError):
+            raise DataError(f"{self.path}: {self._what_else()}.") from None
+
+    def _what_else(self) -> str:
+        """Return what a file is that does not open as Parquet, and what to do."""
+        with _files.existing_file(self.path).open("rb") as file:
+            begin = file.read(16)
+        if begin.startswith(b"PAR1"):
+            return "is a damaged Parquet file, cut off perhaps; fetch or write it again"
+        if not begin:
+            return "the file is empty"
+        kind = _files.told_by_magic(begin)
+        return f"is not Parquet but {kind}" if kind else "is not a Parquet file; name its kind: {name: csv, path: ...}"
