@@ -12,7 +12,7 @@ from ftlib.fusion.base import Fusion
 from ftlib.params.experiment import BASE, Experiment, Stage
 from ftlib.steps import Step
 from tasks.data import Clean, Collect, Encode, Split
-from tasks.evaluation import Evaluate, FusionCard, MemberCard
+from tasks.evaluation import Evaluate, Explain, FusionCard, MemberCard, Report
 from tasks.fusion import Fuse
 from tasks.prediction import Predict
 from tasks.registry import Register
@@ -32,6 +32,8 @@ def _data(e: Experiment) -> Iterator[Step]:
         step_name="collect",
         sources={str(split): source for split, source in e.data.sources.items()},
         columns=e.source_columns(),
+        files=e.problem.file_columns,
+        folder=e.data.folder,
     )
     yield Clean(step_name="clean", inputs={"rows": "collect"}, problem=e.problem, cleaning=e.cleaning)
     yield Split(
@@ -97,15 +99,31 @@ def _results(e: Experiment) -> Iterator[Step]:
     predictions = {
         f"{split}_{i}": f"predict-{m.name}-{split}" for i, m in enumerate(members) for split in ("validation", "test")
     }
-    data = {"collected": "collect", "cleaned": "clean", "splits": "split", "encoded": _encoded(e, members[0])}
+    names = tuple(m.name for m in members)
+    cards = tuple(FusionCard(name=name, method=fusion) for name, fusion in fusions(e).items())
     yield Evaluate(
         step_name="evaluate",
-        inputs={**data, **checkpoints, **predictions, **fused},
-        experiment=e.name,
+        inputs={"splits": "split", **checkpoints, **predictions, **fused},
         problem=e.problem,
         evaluation=e.evaluation,
+        members=names,
+        fusions=cards,
+        seed=e.seed_of("evaluate"),
+    )
+    yield Explain(
+        step_name="explain",
+        inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused},
+        problem=e.problem,
+        members=names,
+        fusions=cards,
+        number=e.evaluation.explained_errors,
+    )
+    data = {"collected": "collect", "cleaned": "clean", "splits": "split", "encoded": _encoded(e, members[0])}
+    yield Report(
+        step_name="report",
+        inputs={**data, "evaluation": "evaluate", "explained": "explain", **checkpoints},
+        experiment=e.name,
         members=tuple(_card(m) for m in members),
-        fusions=tuple(FusionCard(name=name, method=fusion) for name, fusion in fusions(e).items()),
         seed=e.seed_of("evaluate"),
     )
     yield Register(
@@ -113,7 +131,7 @@ def _results(e: Experiment) -> Iterator[Step]:
         inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused},
         problem=e.problem,
         cleaning=e.cleaning,
-        members=tuple(m.name for m in members),
+        members=names,
         fusions=fusions(e),
     )
 

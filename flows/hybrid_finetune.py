@@ -210,7 +210,8 @@ class _Run:
         artifacts = {name: done.artifact for name, done in self.done.items()}
         evaluated = self.store.open(artifacts["evaluate"])
         evaluation = read_json(evaluated / "evaluation.json")
-        sent = self._record(artifacts, evaluated, evaluation)
+        report = self.store.open(artifacts["report"]) / "report.html"
+        sent = self._record(artifacts, (report, evaluated / "evaluation.json"), evaluation)
         found = summary.build(
             self.experiment,
             steps=self.told,
@@ -219,7 +220,7 @@ class _Run:
             rejected=summary.rejected_rows(self.store, artifacts),
             facts={**self._facts(), **self._mlflow_facts(sent)},
         )
-        html = (evaluated / "report.html").read_text(encoding="utf8")
+        html = report.read_text(encoding="utf8")
         page = sent.urls.get(tracking.RUN) if sent else None
         facts = summary.report_facts(found, run_name=self.name, flow_run_url=self.page, mlflow_run_url=page)
         summary.write_report(self.experiment.name, html, facts)
@@ -228,10 +229,12 @@ class _Run:
         self._show(found, html, sent)
         return found
 
-    def _record(self, artifacts: dict[str, Artifact], evaluated: Path, evaluation: dict[str, Any]) -> Sent | None:
+    def _record(
+        self, artifacts: dict[str, Artifact], files: tuple[Path, ...], evaluation: dict[str, Any]
+    ) -> Sent | None:
         """Tell MLflow the results, and send all."""
         self.recording.results(evaluation)
-        self.recording.files(evaluated / "report.html", evaluated / "evaluation.json")
+        self.recording.files(*files)
         if "split" in artifacts:
             rows = read_json(self.store.open(artifacts["split"]) / "splits.json")["rows"]
             self.recording.data(self.experiment.name, artifacts["split"].digest, rows)

@@ -91,6 +91,10 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"★ {best['name']}, {kind}: chosen on validation, measured once on test."
     if summary["fusions"] and summary.get("best_member"):
         yield f"gain, p and cost to serve: against the best member, {summary['best_member']}."
+    for one in summary.get("slices") or ():
+        if one["gap"] < 0:
+            figures = f"{figure(one['metric'])}, elsewhere {figure(one['rest'])}, p {p(one['p_adjusted'])}"
+            yield f"Behind where {one['column']} is {one['value']}: {figures}."
     steps = summary["steps"]
     computed = [s for s in steps if s["state"] == "computed"]
     if computed:
@@ -210,6 +214,57 @@ def catalogue(title: str, entries: Sequence[tuple[str, str]]) -> Table:
     for name, line in entries:
         listed.add_row(Text(name, style="cyan"), line)
     return listed
+
+
+def compatibility(matrix: Any, width: int) -> Iterator[RenderableType]:
+    """Yield which plugins go with which problem: tables that fit the width, then the reasons of refusal by number.
+
+    Args:
+        matrix: An `ftlib.compatibility.Matrix`.
+        width: Of the terminal.
+    """
+    reasons = matrix.reasons()
+    numbers = {reason: i + 1 for i, reason in enumerate(reasons)}
+    first = max(len(name) for name in ("problem", *matrix.problems)) + 2
+    for i, names in enumerate(_fitting(matrix, width - first)):
+        if i:
+            yield Text()
+        part = table(f"{matrix.kind}\nproblem", *(_broken(name) for name in names))
+        part.columns[0].no_wrap = True
+        for problem in matrix.problems:
+            refused = [numbers.get(matrix.reason(problem, name)) for name in names]
+            part.add_row(Text(problem, style="cyan"), *(_verdict(matrix.does, number) for number in refused))
+        yield part
+    yield Text("\nWhy they refuse:" if reasons else "\nNone refuses.")
+    notes = Table.grid(padding=(0, 1, 0, 0))
+    for reason, number in numbers.items():
+        notes.add_row(Text(f"{number:>3}", style="yellow"), reason)
+    if reasons:
+        yield notes
+
+
+def _verdict(does: str, number: int | None) -> Text:
+    return Text(does, style="green") if number is None else Text(f"refuses {number}", style="yellow")
+
+
+def _broken(name: str) -> str:
+    """Return a name over several lines, so that its column is narrow."""
+    return name.replace("_", "_\n")
+
+
+def _fitting(matrix: Any, width: int) -> Iterator[list[str]]:
+    """Yield the names whose columns fit the width together, as many at once as go."""
+    narrowest = max(len(matrix.does), len("refuses 9"))
+    names: list[str] = []
+    taken = 0
+    for name in matrix.names:
+        needed = max(narrowest, *map(len, _broken(name).splitlines())) + 2
+        if names and taken + needed > width:
+            yield names
+            names, taken = [], 0
+        names.append(name)
+        taken += needed
+    yield names
 
 
 def _reflowed(text: str) -> str:

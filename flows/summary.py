@@ -72,6 +72,7 @@ def build(
         "best": _only(evaluation["best"], "name", "kind", "metric", "validation", "test", "interval"),
         "best_member": evaluation["best_member"],
         "best_fusion": _best_fusion(evaluation),
+        "slices": [entry for entry in evaluation.get("slices") or () if entry["is_named"]],
         "params": {
             "source": facts.get("source"),
             "overrides": list(facts.get("overrides", ())),

@@ -35,11 +35,13 @@ class Scores:
         row_ids: Shape (num_rows,), int64.
         values: Shape (num_members, num_units, num_outputs), float64.
         layout: Which units each row has; None where each row is one unit.
+        own_metrics: What each member's predictions say beyond its scores: see `Problem.own_metrics`.
     """
 
     row_ids: np.ndarray
     values: np.ndarray
     layout: Layout | None = None
+    own_metrics: tuple[dict[str, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ def read_scores(folders: Sequence[Path], rows: pa.Table, problem: Problem, *, wh
     tables = [
         _read_predictions(Path(folder), row_ids, f"{where} ({folder})" if where else str(folder)) for folder in folders
     ]
-    return Scores(row_ids, *problem.align(tables, rows))
+    return Scores(row_ids, *problem.align(tables, rows), tuple(problem.own_metrics(table) for table in tables))
 
 
 def read_rows(path: Path) -> pa.Table:

@@ -13,6 +13,7 @@ from ftlib.files import read_table
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.problems.base import Problem
@@ -57,19 +58,23 @@ def predict(
     return Predicted(table, {"rows_per_second": len(table) / max(seconds, 1e-9), "predict_seconds": seconds})
 
 
-def with_teachers(rows: pa.Table, teachers: list[Path], problem: Problem) -> pa.Table:
+def with_teachers(
+    rows: pa.Table, teachers: list[Path], problem: Problem, tokenizer: PreTrainedTokenizerBase | None = None
+) -> pa.Table:
     """Return encoded training rows with what a student learns from its teachers: see `Problem.teach`.
 
     Args:
         rows: Encoded training rows.
         teachers: Folders that hold a teacher's predictions.parquet on the same rows.
         problem: What is learned.
+        tokenizer: The student's.
 
     Raises:
         DataError: If a teacher has no prediction for a row.
     """
     wanted = rows.column("row_id").to_numpy()
-    return problem.teach(rows, [_at(wanted, read_table(folder / "predictions.parquet")) for folder in teachers])
+    tables = [_at(wanted, read_table(folder / "predictions.parquet")) for folder in teachers]
+    return problem.teach(rows, tables, tokenizer)
 
 
 def _at(wanted: np.ndarray, table: pa.Table) -> pa.Table:

@@ -54,7 +54,7 @@ def write_rows(table: pa.Table, path: Path | None) -> None:
 def _write_csv(table: pa.Table, handle: IO[bytes]) -> None:
     import pyarrow.csv as csv
 
-    csv.write_csv(_flat(table), handle)
+    csv.write_csv(_flat(_told(table)), handle)
 
 
 def _write_tsv(table: pa.Table, handle: IO[bytes]) -> None:
@@ -62,9 +62,32 @@ def _write_tsv(table: pa.Table, handle: IO[bytes]) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = (pc.replace_substring_regex(column.cast(pa.string()), r"[\t\r\n]+", " ") for column in _flat(table).columns)
+    texts = (
+        pc.replace_substring_regex(column.cast(pa.string()), r"[\t\r\n]+", " ")
+        for column in _flat(_told(table)).columns
+    )
     lines = pc.binary_join_element_wise(*texts, "\t", null_handling="replace")
     handle.write("".join(f"{line}\n" for line in ["\t".join(table.column_names), *lines.to_pylist()]).encode())
+
+
+def _told(table: pa.Table) -> pa.Table:
+    """Return the table with bytes (images) as words: how many, and their sha256."""
+    import pyarrow as pa
+
+    from ftlib.columns import as_text
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type) or _holds_bytes(field.type):
+            table = table.set_column(i, field.name, as_text(table.column(i)))
+    return table
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_struct(kind) and any(
+        pa.types.is_binary(part.type) or pa.types.is_large_binary(part.type) for part in kind
+    )
 
 
 def _flat(table: pa.Table) -> pa.Table:
@@ -79,7 +102,7 @@ def _flat(table: pa.Table) -> pa.Table:
 
 
 def _write_jsonl(table: pa.Table, handle: IO[bytes]) -> None:
-    for batch in table.to_batches(max_chunksize=10_000):
+    for batch in _told(table).to_batches(max_chunksize=10_000):
         lines = (json.dumps(row, ensure_ascii=False, default=str) for row in batch.to_pylist())
         handle.write("".join(f"{line}\n" for line in lines).encode())
     handle.flush()

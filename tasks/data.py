@@ -19,25 +19,27 @@ class Collect(Step):
     libraries = ("pyarrow", "datasets")
 
     sources: dict[str, Source]
-    columns: dict[str, str]
+    columns: dict[str, str | tuple[str, ...]]
+    files: tuple[str, ...] = ()
+    folder: str | None = None
 
     def fingerprint(self) -> str:
-        """Return a digest of the sources' content."""
+        """Return a digest of the sources' content, and of the files that their rows name."""
         from ftlib.data.collect import fingerprint
 
-        return fingerprint(self.sources)
+        return fingerprint(self.sources, self.columns, files=self.files, folder=self.folder)
 
     def parameters(self) -> dict[str, Any]:
         """Leave paths out: the content is in the fingerprint."""
         sources = {split: source.model_dump(mode="json", exclude={"path"}) for split, source in self.sources.items()}
-        return {"sources": sources, "columns": self.columns}
+        return {"sources": sources, "columns": self.columns, "files": list(self.files)}
 
     def run(self, draft: Draft) -> None:  # type: ignore[override]
         """Write rows.parquet and collect.json."""
         from ftlib.data.collect import collect
         from ftlib.files import write_json, write_table
 
-        rows = collect(self.sources, self.columns)
+        rows = collect(self.sources, self.columns, files=self.files, folder=self.folder)
         write_table(draft.folder / "rows.parquet", rows.table)
         write_json(draft.folder / "collect.json", rows.summary)
 
@@ -94,9 +96,11 @@ class Encode(Step):
         """Write one Parquet file a split, problem.json and encoding.json."""
         from ftlib.data.encode import encode
         from ftlib.files import read_json, read_table, write_json, write_table
+        from ftlib.models import families
 
         bound = read_json(splits / "problem.json")
         problem = Problem.model_validate(bound)
+        families.check(checkpoint, problem)
         tokenizer = problem.load_tokenizer(checkpoint)
         summary = {}
         for path in sorted(splits.glob("*.parquet")):

@@ -1,9 +1,11 @@
-"""Evaluation step: the only one that reads the test split's predictions."""
+"""Evaluation steps: measure on test, explain the worst errors, tell all of it in a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from ftlib.artifacts import Draft
 from ftlib.evaluation.evaluate import Evaluation
@@ -30,42 +32,96 @@ class FusionCard(Section):
 
 
 class Evaluate(Step):
-    """Measure members and fusions, test them against each other, choose on validation, report on test."""
+    """Measure members and fusions, test them against each other, choose on validation, measure on test.
 
-    libraries = ("numpy", "scipy", "scikit-learn", "jinja2", "markupsafe")
+    The only step that reads the test split's predictions.
+    """
 
-    experiment: str
+    libraries = ("numpy", "scipy", "scikit-learn")
+
     problem: Problem
     evaluation: Evaluation
-    members: tuple[MemberCard, ...]
+    members: tuple[str, ...]
     fusions: tuple[FusionCard, ...]
     seed: int
 
-    def run(self, draft: Draft, collected: Path, cleaned: Path, splits: Path, encoded: Path, **inputs: Path) -> None:  # type: ignore[override]
-        """Write evaluation.json, errors.parquet and report.html.
+    def run(self, draft: Draft, splits: Path, **inputs: Path) -> None:  # type: ignore[override]
+        """Write evaluation.json and errors.parquet.
 
         `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j.
         """
         from ftlib.evaluation.evaluate import evaluate
         from ftlib.files import read_json, write_json, write_table
-        from ftlib.report import Story, render
 
-        problem = Problem.model_validate(read_json(splits / "problem.json"))
-        checkpoints = {m.name: inputs[f"checkpoint_{i}"] for i, m in enumerate(self.members)}
         result = evaluate(
-            problem=problem,
+            problem=Problem.model_validate(read_json(splits / "problem.json")),
             settings=self.evaluation,
             splits=splits,
             members={
-                m.name: {split: inputs[f"{split}_{i}"] for split in ("validation", "test")}
-                for i, m in enumerate(self.members)
+                name: {split: inputs[f"{split}_{i}"] for split in ("validation", "test")}
+                for i, name in enumerate(self.members)
             },
-            checkpoints=checkpoints,
+            checkpoints={name: inputs[f"checkpoint_{i}"] for i, name in enumerate(self.members)},
             fusions={f.name: (f.method, inputs[f"fusion_{j}"]) for j, f in enumerate(self.fusions)},
             seed=self.seed,
         )
         write_json(draft.folder / "evaluation.json", result.summary)
         write_table(draft.folder / "errors.parquet", result.errors)
+
+
+class Explain(Step):
+    """Find out which words the best model's worst errors rest on."""
+
+    libraries = ("captum", "torch", "transformers", "peft")
+
+    problem: Problem
+    members: tuple[str, ...]
+    fusions: tuple[FusionCard, ...]
+    number: int = Field(ge=0)
+
+    def run(self, draft: Draft, splits: Path, evaluation: Path, **inputs: Path) -> None:  # type: ignore[override]
+        """Write explanations.json: one an error, or the reason why there are none.
+
+        `inputs` holds checkpoint_i for member i and fusion_j for fusion j.
+        """
+        from ftlib.explaining.errors import explain_errors
+        from ftlib.files import read_json, read_table, write_json
+
+        found = explain_errors(
+            read_table(evaluation / "errors.parquet"),
+            best=read_json(evaluation / "evaluation.json")["best"]["name"],
+            problem=Problem.model_validate(read_json(splits / "problem.json")),
+            members={name: inputs[f"checkpoint_{i}"] for i, name in enumerate(self.members)},
+            fusions={f.name: (f.method, inputs[f"fusion_{j}"]) for j, f in enumerate(self.fusions)},
+            number=self.number,
+        )
+        write_json(draft.folder / "explanations.json", found)
+
+
+class Report(Step):
+    """Tell the experiment's story on one page."""
+
+    libraries = ("jinja2", "markupsafe")
+
+    experiment: str
+    members: tuple[MemberCard, ...]
+    seed: int
+
+    def run(  # type: ignore[override]
+        self,
+        draft: Draft,
+        collected: Path,
+        cleaned: Path,
+        splits: Path,
+        encoded: Path,
+        evaluation: Path,
+        explained: Path,
+        **checkpoints: Path,
+    ) -> None:
+        """Write report.html; `checkpoints` holds checkpoint_i for member i."""
+        from ftlib.files import read_json, read_table
+        from ftlib.report import Story, render
+
         story = Story(
             experiment=self.experiment,
             members=[m.model_dump(mode="json") for m in self.members],
@@ -73,9 +129,12 @@ class Evaluate(Step):
             cleaning=read_json(cleaned / "cleaning.json"),
             splits=read_json(splits / "splits.json"),
             encoding=read_json(encoded / "encoding.json"),
-            histories={name: read_json(folder / "history.json") for name, folder in checkpoints.items()},
-            evaluation=result.summary,
-            errors=result.errors,
+            histories={
+                m.name: read_json(checkpoints[f"checkpoint_{i}"] / "history.json") for i, m in enumerate(self.members)
+            },
+            evaluation=read_json(evaluation / "evaluation.json"),
+            errors=read_table(evaluation / "errors.parquet"),
+            explanations=read_json(explained / "explanations.json")["explanations"],
             settings={"seed": self.seed},
         )
         (draft.folder / "report.html").write_text(render(story), encoding="utf8")

@@ -62,7 +62,7 @@ class Train(Step):
         rows = read_encoded(encoded / "train.parquet")
         result = stage.train(
             checkpoint,
-            with_teachers(rows, list(teachers.values()), problem) if teachers else rows,
+            with_teachers(rows, list(teachers.values()), problem, checkpoint.tokenizer) if teachers else rows,
             read_encoded(encoded / "validation.parquet"),
             problem=problem,
             strategy=self.strategy,

@@ -27,7 +27,8 @@ CORPUS = (
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that gives the folder of a tiny pretrained model (no head) and its tokenizer.
 
-    ``tiny_model("bert" | "distilbert" | "roberta", dropout=0.0)``; each is built once a session.
+    ``tiny_model("bert" | "distilbert" | "roberta", dropout=0.0)``; any other family of `ftlib.models.untrained` is
+    written by it, without dropout. Each is built once a session.
     """
     built: dict[tuple[str, float], Path] = {}
 
@@ -35,7 +36,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         key = (architecture, dropout)
         if key not in built:
             built[key] = tmp_path_factory.mktemp(f"{architecture}-{dropout}")
-            write_tiny_model(built[key], architecture, dropout)
+            write = write_tiny_model if architecture in ARCHITECTURES else write_untrained_model
+            write(built[key], architecture, dropout)
         return built[key]
 
     return folder
@@ -50,6 +52,27 @@ def write_tiny_model(folder: Path, architecture: str = "bert", dropout: float = 
     model = _MODELS[architecture](len(tokenizer), tokenizer.pad_token_id, dropout)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def write_untrained_model(folder: Path, architecture: str, dropout: float = 0.0) -> None:
+    """Write the smallest untrained model of another family."""
+    from ftlib.files import read_json, write_json
+    from ftlib.models import untrained
+
+    untrained.write(f"{untrained.RANDOM}{architecture}", folder)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", _with_dropout(config, dropout))
+
+
+def _with_dropout(config: dict, dropout: float) -> dict:
+    """Return a config with every dropout in it set, those of its parts too."""
+    chosen = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            chosen[name] = _with_dropout(value, dropout)
+        else:
+            chosen[name] = dropout if "dropout" in name or name.endswith("pdrop") else value
+    return chosen
 
 
 def tiny_tokenizer(architecture: str = "bert"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,10 +20,23 @@ def list_(
             show_default=False,
         ),
     ] = None,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", metavar="", help="Show which strategies and fusions go with which problem.")
+    ] = False,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the matrix to a JSON file.", show_default=False),
+    ] = None,
 ) -> None:
-    """List strategies, problems, fusions and sources."""
+    """List strategies, problems, fusions and sources.
+
+    With --matrix: which strategy trains which problem, which fusion combines its predictions, and why others do not.
+    """
     from flows.show import catalogue, console
 
+    if matrix or json_file:
+        _matrices(family, json_file)
+        return
     families = _families()
     chosen = families if family is None else {family: _family(family)}
     out = console()
@@ -32,6 +46,28 @@ def list_(
             out.print()
         out.print(catalogue(name, entries))
     out.print("\n[dim]`ftlib show strategy lora` tells what one of them is, when it helps and what it takes.[/]")
+
+
+def _matrices(family: str | None, json_file: Path | None) -> None:
+    from flows.show import compatibility, console
+    from ftlib import compatibility as known
+    from ftlib.errors import ParamsError
+    from ftlib.files import write_json
+    from ftlib.plugins import plural
+
+    makers = {"strategies": known.strategies, "fusions": known.fusions}
+    asked = plural(_family(family).kind) if family else "problems"
+    if asked not in (*makers, "problems"):
+        raise ParamsError(f"list {asked} --matrix: there is one of strategies and one of fusions, each with problems.")
+    chosen = [make() for name, make in makers.items() if asked in (name, "problems")]
+    out = console()
+    for i, each in enumerate(chosen):
+        if i:
+            out.print()
+        for part in compatibility(each, out.width):
+            out.print(part)
+    if json_file:
+        write_json(json_file, {each.kind: each.dump() for each in chosen})
 
 
 def show(

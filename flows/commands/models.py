@@ -1,4 +1,4 @@
-"""`ftlib predict` and `evaluate`: use a model on rows of a file."""
+"""`ftlib predict`, `evaluate` and `explain`: use a model on rows of a file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def predict(
     given = open_source(source)
     state.prepare_environment()
     served = answering.load(answering.resolve(model))
-    rows = read_rows(given, mapping_of(columns or (), served.problem.input_columns))
+    mapping = mapping_of(columns or (), served.problem.input_columns)
+    rows = read_rows(given, mapping, served.problem.file_columns)
     with console(stderr=True).status(f"predicting {rows.own.num_rows:,} rows"):
         answers = served.predict(rows.needed)
         answers["reason"] = [
@@ -110,7 +111,8 @@ def evaluate(
     state.prepare_environment()
     served = answering.load(answering.resolve(model))
     problem = served.problem
-    rows = read_rows(given, mapping_of(columns or (), (*problem.input_columns, problem.label_column)))
+    mapping = mapping_of(columns or (), (*problem.input_columns, problem.label_column))
+    rows = read_rows(given, mapping, problem.file_columns)
     with show.console(stderr=True).status(f"measuring on {rows.own.num_rows:,} rows"):
         measured = measure_model(served, rows)
     out = show.console()
@@ -120,3 +122,70 @@ def evaluate(
         out.print(show.rejected({"rejected": measured.rejected}), soft_wrap=True)
     if json_file is not None:
         write_json(json_file, {"model": model, "input": source, **asdict(measured)})
+
+
+def explain(
+    model: Model,
+    source: Input,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUTPUT",
+            help="An html or jsonl file; coloured words in the terminal unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1, help="Explain the first N rows.")] = 20,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label", metavar="NAME", help="Explain this label's score instead of the answer's.", show_default=False
+        ),
+    ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option("--member", metavar="NAME", help="Explain one member of a fusion.", show_default=False),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help="integrated_gradients, or input_x_gradient: quick.")
+    ] = "integrated_gradients",
+    columns: Columns = None,
+) -> None:
+    """Show which words of a text an answer rests on."""
+    from flows import explained
+    from flows.show import console
+    from ftlib import state
+    from ftlib.errors import ParamsError, unknown
+    from ftlib.explaining.attribution import METHODS
+    from ftlib.explaining.explain import explain as explain_rows
+    from ftlib.serving import answering
+    from ftlib.serving.reading import mapping_of, open_source, read_rows
+
+    explained.check_output(output)
+    if method not in METHODS:
+        raise ParamsError(f"--method: {unknown('method', method, METHODS)}")
+    given = open_source(source)
+    state.prepare_environment()
+    served = answering.load(answering.resolve(model))
+    if member is not None:
+        served = served.alone(member)
+    mapping = mapping_of(columns or (), served.problem.input_columns)
+    read = read_rows(given, mapping, served.problem.file_columns)
+    with console(stderr=True).status(f"explaining {min(rows, read.own.num_rows):,} rows"):
+        found = explain_rows(served, read.needed.slice(0, rows), method=method, label=label)
+    if output is not None:
+        explained.write(output, served.name, found)
+    else:
+        for one in found:
+            for line in explained.shown(one):
+                console().print(line, soft_wrap=True)
+    typer.echo(_explained(len({one.row for one in found}), read.own.num_rows))
+    if output is not None:
+        typer.echo(str(output))
+
+
+def _explained(number: int, num_rows: int) -> str:
+    """Return how many rows were explained, of how many."""
+    return f"{number:,} of {num_rows:,} rows explained." + (" --rows N asks for more." if number < num_rows else "")

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-KINDS = r"(?s)^(unreadable row|short \w+|unknown label|duplicate|conflicting labels|leak)\b.*$"
+KINDS = (
+    r"(?s)^((?:unreadable|short|unknown|misplaced|ambiguous) \w+|duplicate|conflicting labels|leak"
+    r"|out of turn|empty message)\b.*$"
+)
 """Reasons that go on after their kind, as "unknown label 'bilign'" does; any other is a kind itself."""
 
 
@@ -95,7 +98,7 @@ def check_rejected(summary: dict[str, Any], rejected: pa.Table, max_ratio: float
         if not rows["kept"]:
             raise DataError(
                 f"split {split!r}: none of its {rows['read']:,} rows can be used (of all rows rejected: {counts}). "
-                f"{_example(rejected, split)} Check data.sources.{split} and data.columns."
+                f"{_example(rejected, split)} Check data.sources.{split}, data.columns and the labels."
             )
     if num_rejected > max_ratio * read:
         raise DataError(

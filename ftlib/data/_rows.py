@@ -20,7 +20,8 @@ def codes(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
     from ftlib.columns import as_text
 
-    array = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+    array = pa.array([], column.type) if not len(column) else column
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     if pa.types.is_list(array.type) and not pa.types.is_nested(array.type.value_type):
         return _list_codes(array)
     if pa.types.is_nested(array.type):

@@ -76,10 +76,12 @@ def clean(table: pa.Table, problem: Problem, cleaning: Cleaning) -> Cleaned:
         DataError: If more than `max_rejected_ratio` of the rows is rejected, or no row of a split is left.
     """
     from ftlib.data._rejections import Rejections, check_rejected, label_as_text, unreadable
+    from ftlib.data.originals import with_given
     from ftlib.data.sources.base import UNREADABLE
 
-    repaired, counts = _repair(table, problem.text_columns, cleaning)
-    labels, complaints = problem.read_labels(repaired)
+    repaired, counts = _repair(table, problem.repaired_columns, cleaning)
+    repaired = problem.follow(repaired, table)
+    labels, complaints = problem.read_labels(with_given(repaired, table, problem.text_columns))
     rejections = Rejections(len(table))
     rejections.add(unreadable(table))
     for column in problem.text_columns:
@@ -116,7 +118,7 @@ def _repair(table: pa.Table, columns: tuple[str, ...], cleaning: Cleaning) -> tu
 
     changed = {kind: np.zeros(len(table), bool) for kind in REPAIRS}
     for name in columns:
-        parts = [repair(chunk, cleaning) for chunk in table[name].chunks]
+        parts = [repair(chunk, cleaning, name) for chunk in table[name].chunks]
         table = _replace(table, name, pa.chunked_array([part.texts for part in parts], pa.string()))
         for kind in REPAIRS:
             masks = [np.asarray(part.changed[kind]) for part in parts]

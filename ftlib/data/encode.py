@@ -46,7 +46,8 @@ def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase
     encoded = pa.concat_tables(parts)
     cut = encoded["num_truncated"]
     encoded = encoded.drop_columns(["num_truncated"])
-    encoded = encoded.append_column("length", pc.list_value_length(encoded["input_ids"]).cast(pa.int32()))
+    if "length" not in encoded.column_names:
+        encoded = encoded.append_column("length", pc.list_value_length(encoded["input_ids"]).cast(pa.int32()))
     return encoded, _summary(encoded, cut, tokenizer)
 
 
@@ -67,12 +68,13 @@ def read_encoded(path: Path) -> pa.Table:
 
 def _summary(encoded: pa.Table, truncated: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     lengths, cut = np.asarray(encoded["length"]), np.asarray(truncated)
     num_tokens = int(lengths.sum())
     num_rows = len(pc.unique(encoded["row_id"]))
-    ids = pc.list_flatten(encoded["input_ids"])
+    ids = pc.list_flatten(encoded["input_ids"]) if "input_ids" in encoded.column_names else pa.array([], pa.int32())
     num_unknown = 0 if tokenizer.unk_token_id is None else pc.sum(pc.equal(ids, tokenizer.unk_token_id)).as_py() or 0
     if num_unknown > MANY_UNKNOWN * max(1, num_tokens):
         logger.warning(

@@ -101,8 +101,8 @@ def normalize(texts: pa.ChunkedArray | pa.Array, cleaning: Cleaning) -> pa.Array
     return pa.concat_arrays(repaired) if repaired else pa.array([], pa.string())
 
 
-def repair(texts: pa.Array, cleaning: Cleaning) -> Repaired:
-    """Return the texts repaired as `cleaning` says, with what changed in which."""
+def repair(texts: pa.Array, cleaning: Cleaning, column: str = "text") -> Repaired:
+    """Return the texts repaired as `cleaning` says, with what changed in which; `column` is for messages."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -110,7 +110,7 @@ def repair(texts: pa.Array, cleaning: Cleaning) -> Repaired:
         texts = texts.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise DataError(
-            f"a text column is of type {texts.type}, expected text; name another in data.columns."
+            f"the column for {column} is of type {texts.type}, expected text; name another in data.columns.{column}."
         ) from None
     nothing = pa.array([False]).take(pa.array([0] * len(texts), pa.int64()))
     unicode, markup, untidy = nothing, nothing, nothing

@@ -42,6 +42,10 @@ class Splitting(Section):
     """A column of the source whose equal values never land in different splits (author, document...). A row
     without a value is a group of its own."""
 
+    def ratios(self) -> dict[str, float]:
+        """Return the share of each split that is taken out of train where it is not given."""
+        return {"test": self.test_ratio, "validation": self.validation_ratio, "fusion": self.fusion_ratio}
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -86,16 +90,17 @@ def split(table: pa.Table, problem: Problem, splitting: Splitting, *, seed: int)
     names = np.asarray(table["split"].to_numpy(zero_copy_only=False), dtype=object)
     names[names == "all"] = "train"
     _check_groups(table, splitting)
+    grouped = splitting.group_column is not None
     shares = _shares(names, splitting)
     leaks = Leaks(table, problem)
     leaks.find(names)
-    _check_left(names, leaks.fine)
+    _check_left(names, leaks.fine, grouped=grouped)
     rows = np.flatnonzero(leaks.fine & (names == "train"))
     carved = _carve(table.take(rows), problem, splitting, shares, seed)
     names[rows] = carved.names
     leaks.find(names)  # groups may share an input
     _check_carved(names, carved.carved, splitting)
-    _check_left(names, leaks.fine)
+    _check_left(names, leaks.fine, grouped=grouped)
     tables = {n: table.filter(leaks.fine & (names == n)).drop_columns(["split"]) for n in ORDER if n in names}
     problem = _bind(problem, tables, carved)
     return Splits(tables, leaks.rejected(names), problem, _summary(tables, problem, leaks.counts, carved))
@@ -103,8 +108,7 @@ def split(table: pa.Table, problem: Problem, splitting: Splitting, *, seed: int)
 
 def _shares(names: np.ndarray, splitting: Splitting) -> dict[str, float]:
     """Return the splits to carve out of train, with their shares."""
-    ratios = {"test": splitting.test_ratio, "validation": splitting.validation_ratio, "fusion": splitting.fusion_ratio}
-    shares = {name: ratio for name, ratio in ratios.items() if ratio > 0 and name not in names}
+    shares = {name: ratio for name, ratio in splitting.ratios().items() if ratio > 0 and name not in names}
     if sum(shares.values()) >= 1:
         listed = ", ".join(f"{name}_ratio {ratio:g}" for name, ratio in shares.items())
         raise DataError(f"splitting: {listed} leave nothing to train on; their sum must be below 1.")
@@ -160,13 +164,14 @@ def _check_carved(names: np.ndarray, carved: tuple[str, ...], splitting: Splitti
     )
 
 
-def _check_left(names: np.ndarray, fine: np.ndarray) -> None:
+def _check_left(names: np.ndarray, fine: np.ndarray, *, grouped: bool) -> None:
     for name in ORDER:
         there = names == name
         if there.any() and not (there & fine).any():
+            what = "an input or a group" if grouped else "an input"
             raise DataError(
-                f"split {name!r} is empty: each of its {there.sum():,} rows has an input or a group that another "
-                f"split has too. Is data.sources.{name} the same file as another?"
+                f"split {name!r} is empty: each of its {there.sum():,} rows has {what} that another split has too. "
+                f"Is data.sources.{name} the same file as another?"
             )
     if not (names == "train").any():
         raise DataError("split 'train' is empty; give data.sources.train or data.sources.all.")

@@ -40,14 +40,18 @@ def confusion(scores: np.ndarray, references: np.ndarray, target: Target) -> Any
 def reliability(scores: np.ndarray, references: np.ndarray, target: Target) -> list[dict[str, float]]:
     """Return how often answers given with a confidence are right: the bins that hold any, lowest first.
 
-    Of one label a row, the confidence is that in the answer; of several, every label's own probability.
+    Of one label a unit, the confidence is that in the answer; of several, every label's own probability. Where an
+    answer is chosen among candidates, it is the row's; [] where there is none.
     """
     from ftlib.targets.metrics import bins
 
     if target.unit_kind == "single_label":
         found = bins(scores.max(1), scores.argmax(-1) == references)
-    else:
+    elif target.unit_kind == "multi_label":
         found = bins(scores.ravel(), references.ravel() > 0)
+    else:
+        sure = target.confidence(scores)
+        found = [] if sure is None else bins(sure, target.row_right(scores, references))
     return [{"confidence": c, "accuracy": hit, "count": n} for c, hit, n in found]
 
 
@@ -91,7 +95,8 @@ def worst_errors(
     problem: Problem,
     target: Target,
 ) -> pa.Table:
-    """Return the best model's worst errors, worst first: what it said, how sure it was, what each member said.
+    """Return the best model's worst errors, worst first: what it said, how sure it was, what each member said and
+    whether that was right.
 
     Worst is where the loss is highest: sure of the wrong answer, or furthest off.
 
@@ -111,12 +116,13 @@ def worst_errors(
     worst = np.flatnonzero(wrong)[np.argsort(-losses[wrong], kind="stable")][:MOST_ERRORS]
     units, told = target.positions(worst), target.take(worst)
     taken = rows.select(["row_id", *problem.input_columns]).take(pa.array(worst))
-    gold = rows[problem.label_column].take(pa.array(worst))
+    gold = problem.gold(rows.take(pa.array(worst)))
     taken = taken.append_column("gold", told.gold(gold))
     taken = taken.append_column("predicted", pa.array(told.decode(best[units]), told.answer_type()))
     taken = taken.append_column("confidence", _confidence(best[units], references[units], told))
     for name, scores in members.items():
         taken = taken.append_column(f"member:{name}", pa.array(told.decode(scores[units]), told.answer_type()))
+        taken = taken.append_column(f"right:{name}", pa.array(target.row_right(scores, references)[worst]))
     return taken
 
 

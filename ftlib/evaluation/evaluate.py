@@ -1,12 +1,12 @@
 """Evaluation: members and fusions measured alike, the best one chosen on validation, reported on test once.
 
-How the best is chosen. Models are ranked by the metric on validation, where a fusion's scores are out of fold. Where
-labels are decided, a small validation split cannot tell good models apart by it: accuracy moves in steps of one row.
-So all that lie within one standard error of the leader (of the paired difference, by bootstrap) count as tied, as in
-the one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among
-them the lowest loss on validation wins: log-loss, which sees every row's probability. Measures of values see every row
-as it is, so there the leader wins. Of models that are exactly equal, as a fusion that came down to one member is to
-it, the cheaper one wins. The test split has no say in any of it.
+How the best is chosen. Models are ranked by the metric on validation, where a fusion's scores are out of fold. A small
+validation split cannot tell good models apart by it: accuracy moves in steps of one row, a correlation by chance. So
+all that lie within one standard error of the leader (of the paired difference, by bootstrap) count as tied, as in the
+one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among them
+the lowest loss on validation wins (the target's `proper_loss`: log-loss, which sees every row's probability; the error
+of numbers). Of models that are exactly equal, as a fusion that came down to one member is to it, the cheaper one wins.
+The test split has no say in any of it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ class Evaluation(Section):
     bootstrap_samples: int = Field(1000, ge=100)
     """Resamples of the intervals and paired tests."""
 
+    slices: tuple[str, ...] = ()
+    """Columns of the source by which test rows are divided, to see where the best model falls behind; length and
+    script are always looked at."""
+
+    explained_errors: int = Field(12, ge=0)
+    """Worst errors of which the report shows the words that they rest on; 0 for none, which saves opening models."""
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -68,12 +75,14 @@ class _Model:
         scores: Split -> scores, shape (num_units, num_outputs).
         cost: Parameters touched per token when it answers.
         facts: What the summary says of it beside its figures.
+        own_metrics: Split -> what a member's predictions say beyond its scores: see `Problem.own_metrics`.
     """
 
     name: str
     scores: dict[str, np.ndarray]
     cost: float
     facts: dict[str, Any] = field(default_factory=dict)
+    own_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +181,8 @@ def _member(name: str, position: int, read: Mapping[str, Scores], checkpoint: Pa
         raise ArtifactError(f"{path} does not say {' and '.join(missing)}; expected a checkpoint that a stage saved.")
     cost = float(facts["inference_parameters"])
     scores = {split: found.values[position] for split, found in read.items()}
-    return _Model(name, scores, cost, {"num_parameters": int(facts["num_parameters"]), "inference_cost": cost})
+    own = {split: found.own_metrics[position] for split, found in read.items()}
+    return _Model(name, scores, cost, {"num_parameters": int(facts["num_parameters"]), "inference_cost": cost}, own)
 
 
 def _fusion(
@@ -240,9 +250,7 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
 
     def is_tied(model: _Model) -> bool:
         behind = values[leader.name] - values[model.name]
-        if behind == 0 or target.kind == "value":
-            return behind == 0
-        return behind <= contest.standard_error(leader.name, model.name)
+        return behind == 0 or behind <= contest.standard_error(leader.name, model.name)
 
     def rank(model: _Model) -> tuple[float, float]:
         loss = value_of(target.proper_loss, model.scores["validation"], results.references["validation"], target)
@@ -273,15 +281,16 @@ def _summary(results: _Results, best: _Model) -> dict[str, Any]:
         "best_fusion": _choose(results.fusions, results).name if results.fusions else None,
         "best": _best(best, results),
         **_pictures(results, best),
+        "slices": _slices(results, best),
         "disagreement": disagreement({m.name: m.scores["test"] for m in results.members}, test, target),
     }
 
 
 def _entry(model: _Model, results: _Results) -> dict[str, Any]:
-    targets, references = results.targets, results.references
+    targets, references, own = results.targets, results.references, model.own_metrics
     return {
         "name": model.name,
-        "metrics": {s: targets[s].metrics(model.scores[s], references[s]) for s in SPLITS},
+        "metrics": {s: {**targets[s].metrics(model.scores[s], references[s]), **own.get(s, {})} for s in SPLITS},
         "interval": results.contests["test"].interval(model.name),
         "per_label": targets["test"].per_label(model.scores["test"], references["test"]),
         **model.facts,
@@ -316,19 +325,38 @@ def _best(best: _Model, results: _Results) -> dict[str, Any]:
 
 
 def _pictures(results: _Results, best: _Model) -> dict[str, Any]:
-    """Return what the report draws of the best model and each member, by name."""
+    """Return what the report draws of models, by name: how far confidence can be trusted of all, else of some."""
     from ftlib.evaluation.error_analysis import confusion, reliability, scatter
 
-    shown = {m.name: m.scores["test"] for m in (best, *results.members)}
+    shown = {m.name: m.scores["test"] for m in results.models}
     references, target = results.references["test"], results.targets["test"]
-    if target.unit_kind == "value":
-        return {"scatter": {name: scatter(scores, references) for name, scores in shown.items()}}
-    if target.unit_kind == "candidate":
-        return {}
+    if target.kind == "value":
+        return {"scatter": {m.name: scatter(m.scores["test"], references) for m in (best, *results.members)}}
+    calibration = {name: bins for name, scores in shown.items() if (bins := reliability(scores, references, target))}
+    if target.unit_kind not in ("single_label", "multi_label"):
+        return {"reliability": calibration} if calibration else {}
+    drawn = (best, *results.members)
     return {
-        "confusion": {name: confusion(scores, references, target) for name, scores in shown.items()},
-        "reliability": {name: reliability(scores, references, target) for name, scores in shown.items()},
+        "confusion": {m.name: confusion(m.scores["test"], references, target) for m in drawn},
+        "reliability": calibration,
     }
+
+
+def _slices(results: _Results, best: _Model) -> list[dict[str, Any]]:
+    """Return the best model's figures on parts of the test rows."""
+    from ftlib.evaluation.slices import divide, measured
+
+    contest = results.contests["test"]
+    return measured(
+        divide(results.rows["test"], results.problem),
+        best.scores["test"],
+        contest.references,
+        contest.target,
+        metric=results.metric,
+        confidence=contest.confidence,
+        num_samples=contest.num_samples,
+        seed=contest.seed,
+    )
 
 
 def _errors(best: _Model, results: _Results) -> pa.Table:

@@ -43,6 +43,7 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     """
     import pyarrow.compute as pc
 
+    from ftlib.data.originals import with_given
     from ftlib.evaluation.assessment import assess
 
     problem = served.problem
@@ -51,7 +52,7 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     inputs = rows.needed
     for name in problem.input_columns:
         inputs = inputs.set_column(inputs.column_names.index(name), name, scored.rows[name])
-    labels, reasons = problem.read_labels(inputs)
+    labels, reasons = problem.read_labels(with_given(inputs, scored.given, problem.text_columns))
     labelled = inputs.set_column(at, problem.label_column, labels)
     reasons = pc.coalesce(rows.unreadable.combine_chunks(), reasons, scored.reasons)
     fine = pc.is_null(reasons).to_numpy(zero_copy_only=False)

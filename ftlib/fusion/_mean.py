@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ftlib.errors import ArtifactError
 from ftlib.files import read_json, write_json
+from ftlib.fusion._calibration import softened
+from ftlib.fusion._logarithms import SMALLEST, log_odds
 from ftlib.fusion.base import Combiner
 
 if TYPE_CHECKING:
@@ -18,26 +20,27 @@ if TYPE_CHECKING:
 
 Space = Literal["scores", "logits"]
 
-SMALLEST = 1e-12
-"""Probabilities below it count as it where a logarithm is taken: no member alone can veto a label for ever."""
-
 
 @dataclass(frozen=True)
 class WeightedMean(Combiner):
     """The weighted mean of the members' scores, or of their logits.
 
     Attributes:
-        kind: The target's unit_kind: "single_label", "multi_label" or "value".
+        kind: The target's unit_kind: "single_label", "multi_label", "value" or "candidate".
         space: What is averaged: scores give the arithmetic mean, logits the normalised geometric one.
         shares: Each member's weight; they sum to 1.
+        temperatures: What each member's confidence is divided by before (`ftlib.fusion._calibration`); () for nothing.
     """
 
     kind: str
     space: Space
     shares: tuple[float, ...]
+    temperatures: tuple[float, ...] = ()
 
     def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
         """Return the weighted mean, shape (num_units, num_outputs)."""
+        if self.temperatures:
+            scores = softened(scores, self.temperatures, kind=self.kind, layout=layout)
         return pool(scores, self.shares, kind=self.kind, space=self.space)
 
     def weights(self) -> list[float]:
@@ -47,13 +50,14 @@ class WeightedMean(Combiner):
     def save(self, folder: Path) -> None:
         """Write combiner.json."""
         value = {"combiner": "weighted_mean", "kind": self.kind, "space": self.space, "weights": self.weights()}
-        write_json(folder / "combiner.json", value)
+        calibration = {"temperatures": list(self.temperatures)} if self.temperatures else {}
+        write_json(folder / "combiner.json", {**value, **calibration})
 
     @classmethod
     def load(cls, folder: Path) -> WeightedMean:
         """Read combiner.json."""
         value = read_combiner(folder, "weighted_mean")
-        return cls(value["kind"], value["space"], tuple(value["weights"]))
+        return cls(value["kind"], value["space"], tuple(value["weights"]), tuple(value.get("temperatures", ())))
 
 
 def read_combiner(folder: Path, combiner: str) -> dict:
@@ -104,14 +108,6 @@ def as_support(values: np.ndarray, num_outputs: int) -> np.ndarray:
     import numpy as np
 
     return np.repeat((values ** (1 / num_outputs))[:, None], num_outputs, axis=1)
-
-
-def log_odds(scores: np.ndarray, smallest: float = SMALLEST) -> np.ndarray:
-    """Return log(p / (1 - p)), with p kept away from 0 and 1."""
-    import numpy as np
-    from scipy.special import logit
-
-    return logit(np.clip(scores, smallest, 1 - smallest))
 
 
 def _logarithmic(values: np.ndarray, shares: np.ndarray, kind: str) -> np.ndarray:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlib.files import write_json
-from ftlib.fusion._mean import as_support, log_odds, read_combiner
+from ftlib.fusion._logarithms import log_odds
+from ftlib.fusion._mean import as_support, read_combiner
 from ftlib.fusion.base import Combiner
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def features(scores: np.ndarray, kind: str) -> np.ndarray:
     if kind == "value":
         return scores[..., 0].T[None]
     if kind == "candidate":
-        return _log(scores).transpose(1, 0, 2).reshape(1, scores.shape[1], -1)
+        num_members, num_units, num_factors = scores.shape
+        return _log(scores).transpose(1, 0, 2).reshape(1, num_units, num_members * num_factors)
     if kind == "single_label" and scores.shape[-1] == 2:
         scores = scores[..., 1:]
     return log_odds(scores, SMALLEST).transpose(2, 1, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
     from ftlib.targets.base import Target
     from ftlib.targets.layout import Layout
+
+COMPLETE = frozenset({"single_label", "multi_label", "value", "candidate"})
+"""Kinds of units whose scores are all there is to know of them."""
+
+LINEAR = COMPLETE | {"likelihood"}
+"""Kinds of units that the members' mean score combines."""
 
 
 class Combiner:
@@ -50,8 +57,18 @@ class Fusion(Plugin):
 
     kind: ClassVar[str] = "fusion"
 
+    @property
+    def unit_kinds(self) -> frozenset[str]:
+        """The kinds of units that it combines: see `Target.unit_kind`."""
+        return COMPLETE
+
     def check(self, target: Target) -> None:
         """Refuse, before any work, a target that this fusion cannot combine (UnsupportedError)."""
+        if target.unit_kind not in self.unit_kinds:
+            raise UnsupportedError(
+                f"{self.name} cannot combine tokens of a vocabulary: of most only their sum is known, so that nothing "
+                "but a mean of scores stays right. Choose averaging, weighted or greedy, uncalibrated, space: scores."
+            )
 
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Combiner:
         """Fit on held-out rows.

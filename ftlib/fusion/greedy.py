@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ftlib.fusion._mean import WeightedMean
-from ftlib.fusion.base import Fusion
+from ftlib.fusion.base import LINEAR, Fusion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,10 +50,16 @@ class Greedy(Fusion):
     bag_ratio: float = Field(0.5, gt=0, le=1)
     """Share of the members in each bag."""
 
+    @property
+    def unit_kinds(self) -> frozenset[str]:
+        """All kinds, as far as it takes means of scores as they are."""
+        return LINEAR
+
     def check(self, target: Target) -> None:
         """Refuse a metric that the target does not have (ParamsError)."""
         from ftlib.evaluation.measures import check_metric
 
+        super().check(target)
         if self.metric is not None:
             check_metric(self.metric, target)
 

@@ -4,7 +4,9 @@
 scores live on a scale of their own, does no harm; the price is that fine differences in confidence are lost
 (vote shares are coarse probabilities: expect a worse log-loss than the mean's). Ties go to the higher mean score. A
 label of a multi-label problem is given where more than half of the members give it, and of numbers the median is
-taken. `voting: soft` counts scores, which is the members' mean (scikit-learn's words for the two).
+taken. Of candidates each member has one vote a row, for the one it supports most. `voting: soft` counts scores, which
+is the members' mean (scikit-learn's words for the two); with `calibrate: temperature` after each member's confidence
+was made honest.
 
 Source: Lam & Suen (1997), "Application of Majority Voting to Pattern Recognition",
 https://doi.org/10.1109/3468.618255.
@@ -14,9 +16,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
 
 from ftlib.files import read_json, write_json
+from ftlib.fusion._calibration import Calibrate, calibrated, check_calibrate
 from ftlib.fusion._mean import WeightedMean, as_support, read_combiner, uniform
 from ftlib.fusion.base import Combiner, Fusion
 
@@ -36,10 +42,26 @@ class Voting(Fusion):
     voting: Literal["hard", "soft"] = "hard"
     """Count the members' answers (hard) or their scores (soft)."""
 
+    calibrate: Calibrate | None = None
+    """Divide each member's logits by a temperature that held-out rows choose (soft only); numbers have none."""
+
+    @model_validator(mode="after")
+    def _hard_votes_have_no_confidence(self) -> Self:
+        if self.calibrate and self.voting == "hard":
+            line = "calibrate changes how sure members are, which hard votes do not see; set voting: soft, or leave it"
+            raise PydanticCustomError("calibrate", line)
+        return self
+
+    def check(self, target: Target) -> None:
+        """Refuse to calibrate numbers."""
+        super().check(target)
+        check_calibrate(self.calibrate, target, self.name)
+
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Combiner:
-        """Return the vote; only the number of members is read."""
+        """Return the vote; without calibration only the number of members is read."""
         if self.voting == "soft":
-            return WeightedMean(target.unit_kind, "scores", uniform(len(scores)))
+            _, temperatures = calibrated(scores, references, target, self.calibrate)
+            return WeightedMean(target.unit_kind, "scores", uniform(len(scores)), temperatures)
         return MajorityVote(target.unit_kind, float(getattr(target, "threshold", 0.5)), len(scores))
 
     @classmethod
@@ -88,7 +110,8 @@ class MajorityVote(Combiner):
         votes = np.zeros(values.shape[1])
         for member in support:
             best = layout.best(member)
-            votes[best[best >= 0]] += 1
+            best = best[best >= 0]
+            votes[best[member[best] > 0]] += 1  # who supports none of them has no vote
         shares = (votes + MEAN_VOTE * support.mean(0)) / (self.num_members + MEAN_VOTE)
         return as_support(shares, values.shape[-1])
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import CheckpointError
 from ftlib.files import read_json, write_json
+from ftlib.models import families
 from ftlib.models.pretrained import fetch, fingerprint
 
 if TYPE_CHECKING:
@@ -84,12 +85,14 @@ def load(folder: Path, problem: Problem) -> Checkpoint:
 
     Raises:
         CheckpointError: If the folder holds no model that can be opened, or one for other labels.
+        UnsupportedError: If the problem cannot be learned with such a model.
     """
     from ftlib.models.virtual_tokens import VirtualTokens, attach, layout
 
     settings = _settings(folder)
+    families.check(folder, problem)
     _check_labels(folder, settings, problem)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = problem.load_tokenizer(folder)
     if (folder / ADAPTER).exists():
         model = _load_adapter(folder, problem)
     else:
@@ -100,6 +103,7 @@ def load(folder: Path, problem: Problem) -> Checkpoint:
     if settings.get("virtual_tokens"):
         attach(model, VirtualTokens.parse(settings["virtual_tokens"]))
     _align(model)
+    problem.prepare(model, tokenizer)
     return Checkpoint(model.eval(), tokenizer, settings)
 
 
@@ -203,6 +207,8 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     config = {k: v for k, v in read_json(path).items() if k not in forgotten}
     sides = {k: v for k, v in (("truncation_side", tokenizer.truncation_side),) if v != "right"}
     write_json(path, {**config, **sides})
+    if hasattr(tokenizer, "image_processor"):
+        tokenizer.image_processor.save_pretrained(folder)
 
 
 def _save_adapter(model: Any, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Any transformer as ordered groups: embeddings, blocks, head.
 
-No architecture is named here. The blocks are the longest ModuleList whose items share a class; the embeddings
-are what lies in the same backbone before them, the head what no backbone holds.
+No architecture is named here. The blocks are the longest ModuleList whose items share a class (of an encoder-decoder,
+one such list in each half); the embeddings are what lies in the same backbone before them, the head what no backbone
+holds. What a language model predicts words with came with pretraining, so it is no head in this sense.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 BLOCK_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer")
 """What configs call the number of blocks."""
+
+ENCODER_COUNTS = ("encoder_layers", "num_layers", "num_encoder_layers")
+DECODER_COUNTS = ("decoder_layers", "num_decoder_layers")
+"""What the configs of encoder-decoders call the numbers of their halves' blocks."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,28 @@ def backbone(model: nn.Module) -> nn.Module:
     return getattr(inner, inner.base_model_prefix, inner)
 
 
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the model's direct children that make up its head and hold weights."""
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Return whether the model has two halves, one that reads and one that writes."""
+    return bool(getattr(unwrapped(model).config, "is_encoder_decoder", False))
+
+
+def halves(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return an encoder-decoder's encoder and decoder, or of any other model its backbone."""
+    if not is_encoder_decoder(model):
+        return (backbone(model),)
     inner = unwrapped(model)
+    return inner.get_encoder(), inner.get_decoder()
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the model's direct children that make up its head and hold weights.
+
+    A language model has none: what it predicts words with is pretrained, and mostly is its word embeddings. Nor has
+    a backbone by itself.
+    """
+    inner = unwrapped(model)
+    if inner.get_output_embeddings() is not None or not hasattr(inner, inner.base_model_prefix):
+        return ()
     return tuple(
         name
         for name, child in inner.named_children()
@@ -70,14 +94,27 @@ def head_parameters(model: nn.Module) -> list[Parameter]:
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:
-    """Return the ModuleList that holds the transformer's blocks.
+    """Return the ModuleList that holds the transformer's blocks; of an encoder-decoder, the encoder's.
 
     Raises:
         UnsupportedError: If no list of equal blocks is found.
     """
+    return block_lists(model)[0]
+
+
+def block_lists(model: nn.Module) -> tuple[nn.ModuleList, ...]:
+    """Return the list of blocks of each half: one, or of an encoder-decoder two.
+
+    Raises:
+        UnsupportedError: If no list of equal blocks is found.
+    """
+    return tuple(_blocks_of(half, model) for half in halves(model))
+
+
+def _blocks_of(part: nn.Module, model: nn.Module) -> nn.ModuleList:
     from torch import nn
 
-    lists = [m for m in backbone(model).modules() if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1]
+    lists = [m for m in part.modules() if isinstance(m, nn.ModuleList) and len({type(b) for b in m}) == 1]
     if not lists:
         raise UnsupportedError(
             f"{type(unwrapped(model)).__name__} has no list of transformer blocks; "
@@ -87,19 +124,34 @@ def block_list(model: nn.Module) -> nn.ModuleList:
 
 
 def layers(model: nn.Module) -> Layers:
-    """Return the model's parameters as ordered groups; every parameter is in exactly one."""
-    blocks = [list(block.parameters()) for block in block_list(model)]
+    """Return the model's parameters as ordered groups; every parameter is in exactly one.
+
+    An encoder-decoder's blocks are the encoder's, then the decoder's.
+    """
+    lists = block_lists(model)
+    blocks = [list(block.parameters()) for found in lists for block in found]
     head = [p for n in head_names(model) for p in unwrapped(model).get_submodule(n).parameters()]
     placed = {id(p) for group in (*blocks, head) for p in group}
-    reached_blocks = False
-    before: list[Parameter] = []
-    after: list[Parameter] = []
-    for parameter in model.parameters():
-        if id(parameter) in placed:
-            reached_blocks = reached_blocks or any(parameter is p for block in blocks for p in block)
-        else:
-            (after if reached_blocks else before).append(parameter)
-    return Layers(before, blocks, after, head)
+    after = _after_blocks(model, lists)
+    others = [p for p in model.parameters() if id(p) not in placed]
+    return Layers([p for p in others if id(p) not in after], blocks, [p for p in others if id(p) in after], head)
+
+
+def _after_blocks(model: nn.Module, lists: Sequence[nn.ModuleList]) -> set[int]:
+    """Return the ids of parameters that come after the blocks of the half they are in, or after all halves."""
+    after: set[int] = set()
+    known: set[int] = set()
+    for half, blocks in zip(halves(model), lists, strict=True):
+        after |= _behind(half, blocks)
+        known |= {id(p) for p in half.parameters()}
+    return after | (_behind(model, lists[-1]) - known)
+
+
+def _behind(part: nn.Module, blocks: nn.ModuleList) -> set[int]:
+    inside = {id(p) for p in blocks.parameters()}
+    order = [id(p) for p in part.parameters()]
+    last = max((i for i, p in enumerate(order) if p in inside), default=-1)
+    return set(order[last + 1 :]) if last >= 0 else set()
 
 
 def evenly_spaced(num_blocks: int, keep: int) -> tuple[int, ...]:
@@ -109,23 +161,50 @@ def evenly_spaced(num_blocks: int, keep: int) -> tuple[int, ...]:
     return tuple(round(i * (num_blocks - 1) / (keep - 1)) for i in range(keep))
 
 
-def keep_blocks(model: PreTrainedModel, indices: Sequence[int]) -> PreTrainedModel:
+def keep_blocks(model: PreTrainedModel, kept: int | Sequence[int]) -> PreTrainedModel:
     """Cut the model, in place, down to some of its blocks, and say so in its config.
 
     Args:
-        model: A plain transformers model.
-        indices: The blocks to keep, ascending, from 0.
+        model: A plain transformers model; of an encoder-decoder, both halves are cut.
+        kept: How many blocks to keep, evenly spaced, all where there are fewer; or which, ascending, from 0.
 
     Raises:
-        UnsupportedError: If an index is out of range or the config does not say how many blocks there are.
+        UnsupportedError: If an index is out of range, the config does not say how many blocks there are, or the first
+            block, which would go, holds what all need.
     """
-    blocks = block_list(model)
+    names = (ENCODER_COUNTS, DECODER_COUNTS) if is_encoder_decoder(model) else (BLOCK_COUNTS,)
+    chosen = []
+    for half, blocks, fields in zip(halves(model), block_lists(model), names, strict=True):
+        indices = evenly_spaced(len(blocks), min(kept, len(blocks))) if isinstance(kept, int) else tuple(kept)
+        _check_kept(model, blocks, indices)
+        chosen.append((half, blocks, indices, _count_field(model, fields, len(blocks))))
+    for half, blocks, indices, field in chosen:
+        _cut_blocks(blocks, indices)
+        for config in (model.config, half.config):
+            for name in {field, *BLOCK_COUNTS} if config is not model.config else {field}:
+                if hasattr(config, name):
+                    setattr(config, name, len(indices))
+    return model
+
+
+def _check_kept(model: PreTrainedModel, blocks: nn.ModuleList, indices: Sequence[int]) -> None:
     wrong = [i for i in indices if not 0 <= i < len(blocks)]
     if wrong or not indices:
         raise UnsupportedError(f"block {wrong or list(indices)} is not in a model of {len(blocks)}; count from 0.")
-    field = next((f for f in BLOCK_COUNTS if getattr(model.config, f, None) == len(blocks)), None)
+    if indices[0] != 0 and any("relative_attention_bias" in name for name, _ in blocks[0].named_parameters()):
+        raise UnsupportedError(
+            f"block 0 of {type(model).__name__} holds the positions that all blocks use; keep it among student_blocks."
+        )
+
+
+def _count_field(model: PreTrainedModel, fields: Sequence[str], number: int) -> str:
+    field = next((f for f in fields if getattr(model.config, f, None) == number), None)
     if field is None:
         raise UnsupportedError(f"the config of {type(model).__name__} does not say its number of blocks.")
+    return field
+
+
+def _cut_blocks(blocks: nn.ModuleList, indices: Sequence[int]) -> None:
     kept = [blocks[i] for i in indices]
     while len(blocks):
         del blocks[-1]
@@ -134,8 +213,6 @@ def keep_blocks(model: PreTrainedModel, indices: Sequence[int]) -> PreTrainedMod
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position  # type: ignore[assignment]
-    setattr(model.config, field, len(kept))
-    return model
 
 
 @dataclass(frozen=True)

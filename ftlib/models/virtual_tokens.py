@@ -78,9 +78,11 @@ def attach(model: nn.Module, virtual: VirtualTokens) -> None:
     def insert(module: nn.Module, arguments: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if arguments:
             inputs = {"input_ids": arguments[0], **inputs}
-        return (), _inserted(inputs, virtual)
+        return (), inserted(inputs, virtual)
 
     def cut(module: nn.Module, arguments: Any, inputs: dict[str, Any], output: ModelOutput) -> ModelOutput:
+        if "decoder_input_ids" in inputs:  # its outputs have a place per token of the text that is written
+            return output
         return _cut(output, inputs["input_ids"], virtual)
 
     model.virtual_tokens = virtual  # type: ignore[assignment]
@@ -107,7 +109,8 @@ def holds(input_ids: Tensor, virtual: VirtualTokens) -> bool:
     return input_ids.shape[1] > virtual.position and bool((input_ids[:, virtual.position] == virtual.ids[0]).all())
 
 
-def _inserted(inputs: dict[str, Any], virtual: VirtualTokens) -> dict[str, Any]:
+def inserted(inputs: dict[str, Any], virtual: VirtualTokens) -> dict[str, Any]:
+    """Return inputs with the virtual tokens in them; those that hold them already as they are."""
     import torch
 
     input_ids = inputs["input_ids"]

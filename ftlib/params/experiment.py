@@ -14,6 +14,7 @@ from ftlib.data.sources.base import Source
 from ftlib.data.split import Splitting
 from ftlib.errors import unknown
 from ftlib.evaluation.evaluate import Evaluation
+from ftlib.evaluation.slices import COLUMN
 from ftlib.fusion.base import Fusion
 from ftlib.plugins import Section
 from ftlib.problems.base import Problem
@@ -32,8 +33,12 @@ class Data(Section):
     sources: dict[Split, Source]
     """A source for each split that is given, or one under "all", to be split."""
 
-    columns: dict[str, str | int] = {}
-    """The problem's column -> the source's column, by name, or by position (from 0) in files without header."""
+    columns: dict[str, str | int | Annotated[list[str | int], Field(min_length=1)]] = {}
+    """The problem's column -> the source's column, by name, or by position (from 0) in files without header; a list
+    of them where several columns make one of lists, as choices are."""
+
+    folder: str | None = None
+    """Where paths to files in the rows (images) start; each source's own folder unless given."""
 
 
 class Stage(Section):
@@ -100,8 +105,9 @@ class Experiment(Section):
     seed: int = Field(42, ge=0, lt=2**31)
     """Every random choice derives from it."""
 
-    base_model: str
-    """The pretrained model: a hub id, a folder, or package:NAME for one that a Python package carries."""
+    base_model: Annotated[str, Field(min_length=1)]
+    """The pretrained model: a hub id, a folder, package:NAME for one that a Python package carries, or random:FAMILY
+    for a small untrained one."""
 
     problem: Problem
     """What is learned."""
@@ -197,11 +203,27 @@ class Experiment(Section):
             yield "data.sources", "'all' is one source to be split; give it alone, or one source a split."
         if not given & {"all", "train"}:
             yield "data.sources", "needs 'train' (validation and test are taken from it where missing), or 'all'."
-        known = [*self.problem.input_columns, self.problem.label_column]
+        yield from self._label_among_texts()
+        yield from self._too_large_shares(given)
+        known = list(dict.fromkeys((*self.problem.input_columns, self.problem.label_column)))
         for column in self.data.columns:
             if column not in known:
                 remedy = f"{self.problem.name} reads {', '.join(known)}."
                 yield f"data.columns.{column}", unknown("column", column, known, remedy=remedy)
+
+    def _too_large_shares(self, given: set[Split]) -> Iterator[tuple[str, str]]:
+        ratios = self.splitting.ratios()
+        shares = {name: ratio for name, ratio in ratios.items() if name not in given}
+        if sum(shares.values()) >= 1:
+            listed = ", ".join(f"{name}_ratio {ratio:g}" for name, ratio in shares.items() if ratio)
+            yield "splitting", f"{listed} leave nothing to train on; their sum must be below 1."
+
+    def _label_among_texts(self) -> Iterator[tuple[str, str]]:
+        label = self.data.columns.get(self.problem.label_column, self.problem.label_column)
+        for name in self.problem.text_columns:
+            if name != self.problem.label_column and self.data.columns.get(name, name) == label:
+                line = f"{label!r} is read as the {name} too; the answer would stand in the input. Name another column."
+                yield f"data.columns.{self.problem.label_column}", line
 
     def _cycles(self) -> Iterator[tuple[str, str]]:
         by_name = {stage.name: stage for stage in self.stages}
@@ -269,10 +291,12 @@ class Experiment(Section):
         """Return every pretrained model that is used, the experiment's own first."""
         return tuple(dict.fromkeys((self.base_model, *(s.base_model for s in self.stages if s.base_model))))
 
-    def source_columns(self) -> dict[str, str]:
-        """Return the column to read for each of the problem's columns, and for the group."""
+    def source_columns(self) -> dict[str, str | tuple[str, ...]]:
+        """Return the column to read for each of the problem's columns, for slices, and for the group."""
         names = [*self.problem.input_columns, self.problem.label_column]
-        columns = {name: str(self.data.columns.get(name, name)) for name in names}
+        given = {name: self.data.columns.get(name, name) for name in names}
+        columns = {n: tuple(map(str, c)) if isinstance(c, (list, tuple)) else str(c) for n, c in given.items()}
+        columns |= {f"{COLUMN}{name}": name for name in self.evaluation.slices}
         group = self.splitting.group_column
         return {**columns, "group": group} if group else columns
 

@@ -97,7 +97,7 @@ _OUT_OF_RANGE = {
 
 
 def _missing(details: ErrorDetails, place: Place, root: type[Section]) -> str:
-    described = place.field.description if place.field else None
+    described = " ".join((place.field.description or "").split()) if place.field else ""
     line = f"is missing; expected {expected(place.annotation, place.field.metadata if place.field else ())}."
     return f"{line} {described}" if described else line
 

@@ -112,6 +112,8 @@ def _further(problems: list[Problem], document: Document) -> list[Problem]:
         lines = [d["ctx"]["lines"] for d in error.errors() if d["type"] == "experiment"]
         found = [problem for text in lines for problem in crossing(text)]
     known = [_plugin_trail(document, trail) or trail for trail, _ in problems]
+    if ("problem",) in known:  # another one stood in for it: what goes with that one says nothing
+        known += [("data", "columns"), ("stages",), ("fusions",), ("evaluation",)]
     return [(trail, message) for trail, message in found if not any(_related(trail, k) for k in known)]
 
 

@@ -36,7 +36,7 @@ def encode_texts(
     """
     import pyarrow as pa
 
-    texts = [_texts(rows, column) for column in columns]
+    texts = [text_column(rows, column) for column in columns]
     limit = min(max_length, tokenizer.model_max_length)
     has_types = "token_type_ids" in tokenizer.model_input_names
     batches = [
@@ -54,7 +54,12 @@ def _schema(has_types: bool) -> pa.Schema:
     return pa.schema([("input_ids", pa.list_(pa.int32())), *types, ("num_truncated", pa.int32())])
 
 
-def _texts(rows: pa.Table, column: str) -> pa.ChunkedArray:
+def text_column(rows: pa.Table, column: str) -> pa.ChunkedArray:
+    """Return a column of texts; a missing one counts as empty.
+
+    Raises:
+        DataError: If it is not there or holds no text.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

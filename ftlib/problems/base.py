@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
-    from ftlib.targets.base import Target
+    from ftlib.targets.base import Column, Target
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
@@ -39,11 +39,17 @@ class Problem(Plugin):
     other_columns: ClassVar[tuple[str, ...]] = ()
     """Further columns of the input, which hold no plain text: lists of words, images."""
 
+    file_columns: ClassVar[tuple[str, ...]] = ()
+    """Those of the input's columns that hold files, as paths or bytes: collecting and serving read them into bytes."""
+
     label_column: ClassVar[str] = "label"
     """The column that holds the gold answer."""
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """The transformers class that has the right head."""
+
+    families: ClassVar[tuple[str, ...]] = ("encoder", "causal", "encoder_decoder")
+    """Families of base models that it is learned with (`ftlib.models.families`); contract tests use the first."""
 
     peft_task_type: ClassVar[str] = "SEQ_CLS"
     """What peft calls it."""
@@ -55,13 +61,28 @@ class Problem(Plugin):
     """Columns of encoded rows that the loss reads."""
 
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids",)
-    """Columns of encoded rows whose values are looked up in the model's word embeddings; negative ones are not."""
+    """Columns of encoded rows whose values are looked up in the model's word embeddings; negative ones are not.
+    () where training may look up any."""
 
     padding: ClassVar[Mapping[str, int]] = {}
     """What fills the shorter rows of a batch, for columns of lists that the tokenizer says nothing of; else 0."""
 
+    padding_side: ClassVar[str | None] = None
+    """On which side the shorter rows of a batch are filled, "left" or "right"; the tokenizer's own unless given."""
+
+    answers_untrained: ClassVar[bool] = False
+    """Whether a base model can answer before any training: it needs no new head."""
+
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """Strategies that cannot train it, each with the reason of principle and what to choose."""
+
     max_length: int = Field(128, ge=8)
     """Tokens kept of a row; longer rows are cut, and counted."""
+
+    @property
+    def repaired_columns(self) -> tuple[str, ...]:
+        """The columns that cleaning repairs: the input's texts, and gold answers where they are texts too."""
+        return self.text_columns
 
     @property
     def input_columns(self) -> tuple[str, ...]:
@@ -81,6 +102,15 @@ class Problem(Plugin):
 
     # -- rows --------------------------------------------------------------------------------------
 
+    def follow(self, rows: pa.Table, given: pa.Table) -> pa.Table:
+        """Return repaired rows in which other columns have followed the texts, where they speak of places in them.
+
+        Args:
+            rows: Texts repaired.
+            given: The same rows as they came (`ftlib.data.originals` says what went where).
+        """
+        return rows
+
     def check_inputs(self, rows: pa.Table) -> pa.Array:
         """Return why the input of rows cannot be used (string; null where it can), beside empty texts.
 
@@ -95,16 +125,22 @@ class Problem(Plugin):
         """Return the canonical label column, and the reasons for rejecting rows: see `Target.parse`.
 
         Args:
-            rows: `input_columns`, texts repaired, and `label_column` as the source has it.
+            rows: `input_columns`, texts repaired, and `label_column` as the source has it; texts as they came are in
+                `given:<column>` (`ftlib.data.originals`).
         """
         return self.target.parse(rows[self.label_column])
+
+    def gold(self, rows: pa.Table) -> Column:
+        """Return gold answers as `Target.encode` takes them, of rows with canonical labels; here the labels."""
+        return rows[self.label_column]
 
     def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return what the model reads, without labels, so that serving encodes alike.
 
         Returns:
             `model_inputs`: input_ids (list<int32>), token_type_ids where the model has them; num_truncated (int32,
-            tokens cut); and whatever `encode_labels` and `predict` need. One line a row, or, where long rows become
+            tokens cut); length (int32), where a row costs the model more places than it has input_ids; and whatever
+            `encode_labels` and `predict` need. One line a row, or, where long rows become
             several windows, more, with a column `row` (int64): the position in `rows`.
         """
         raise NotImplementedError
@@ -138,6 +174,31 @@ class Problem(Plugin):
         from ftlib.models.checkpoints import load_tokenizer
 
         return load_tokenizer(folder)
+
+    def draw(self, batch: Mapping[str, Tensor], seed: Sequence[int]) -> Mapping[str, Tensor]:
+        """Return a training batch with what is drawn anew each time that it is met, such as masks; here as it is.
+
+        Args:
+            batch: `model_inputs`, attention_mask and `model_targets`.
+            seed: Of this step of this stage; equal seeds draw the same, so that a resumed run does.
+        """
+        return batch
+
+    def prepare(self, model: Any, tokenizer: Any) -> None:
+        """Leave on a model that was just opened what `forward` needs beside a batch; nothing by default.
+
+        Args:
+            model: Of `auto_class`, perhaps inside a peft wrapper.
+            tokenizer: As `load_tokenizer` gives it.
+        """
+
+    def tokens_beside_rows(self, model: Any) -> Sequence[int]:
+        """Return tokens that `forward` looks up beside those in `token_columns`, given a model that is prepared."""
+        return ()
+
+    def most_tokens(self, model: Any) -> int:
+        """Return how many tokens the longest text that `forward` reads may have, given a model that is prepared."""
+        return self.max_length
 
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the model's outputs as one tensor: the logits that `loss` and `predict` take.
@@ -204,6 +265,18 @@ class Problem(Plugin):
         found = self.target.over(layout).metrics(scores[0], self.references(alone, layout))
         return {"loss": meter.mean, **found}
 
+    def tune(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, Any]:
+        """Return what is decided of a trained model on validation rows, beside its weights: {} by default.
+
+        It is kept in the checkpoint's settings under "tuned", where `predict` finds it.
+
+        Args:
+            checkpoint: Trained, its best weights loaded.
+            rows: Encoded validation rows with their labels.
+            precision: What to compute in.
+        """
+        return {}
+
     @property
     def validation_metric(self) -> str:
         """What the best weights of a stage are chosen by: "loss", or a metric that `measure` gives."""
@@ -219,7 +292,7 @@ class Problem(Plugin):
         from ftlib.training.batches import values
 
         if self.label_column in rows.column_names:
-            return self.target.over(layout).encode(rows[self.label_column])
+            return self.target.over(layout).encode(self.gold(rows))
         return values(rows["labels"])
 
     def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout | None]:
@@ -241,12 +314,15 @@ class Problem(Plugin):
 
         return np.stack([self.target.scores(finite_logits(t, self.target.num_outputs)) for t in predictions]), None
 
-    def teach(self, rows: pa.Table, predictions: Sequence[pa.Table]) -> pa.Table:
+    def teach(
+        self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> pa.Table:
         """Return encoded training rows with what `distillation_loss` reads of the teachers.
 
         Args:
             rows: Encoded rows.
             predictions: One table a teacher, one line for each line of `rows`, in their order.
+            tokenizer: The student's, with which texts of a teacher are read.
 
         Returns:
             `rows` with teacher_logits: those whose scores are the mean of the teachers'.
@@ -257,6 +333,16 @@ class Problem(Plugin):
         mean = logits[0] if len(logits) == 1 else self.target.mean_logits(logits)
         return rows.append_column("teacher_logits", vectors(mean.astype("float32")))
 
+    def own_metrics(self, predictions: pa.Table) -> dict[str, float]:
+        """Return what one member's predictions say of gold answers beyond its scores, such as perplexity; {} here.
+
+        A fusion has none of it, so models are never chosen by it.
+
+        Args:
+            predictions: As `predict` gives them of rows whose answers are known.
+        """
+        return {}
+
     # -- answers -----------------------------------------------------------------------------------
 
     def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
@@ -264,7 +350,7 @@ class Problem(Plugin):
 
         Args:
             scores: A model's scores, shape (num_units, num_outputs).
-            rows: `input_columns`.
+            rows: `input_columns`; of a served model also texts as they came, in `given:<column>`.
             layout: As `align` gave it.
 
         Returns:

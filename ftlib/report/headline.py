@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from ftlib.report import words
 from ftlib.report.models import Model, chosen, reference
+from ftlib.report.slices import falls_behind
 from ftlib.report.story import Story
 
 
@@ -48,6 +49,7 @@ def headline(story: Story, found: list[Model]) -> Headline:
     fused = best.kind != "member"
     sentences = [_reached(story, best, other if fused else None)]
     sentences += _compared(best, other) if fused and other else _unfused(story, best, found)
+    sentences += _behind(story)
     verb = "wins with" if len(found) > 1 else "reaches"
     return Headline(_eyebrow(story), best.name, verb, score, sentences, _figures(story, best, other, found))
 
@@ -56,10 +58,17 @@ def _eyebrow(story: Story) -> list[str]:
     parts = [str(story.evaluation.get("problem", "")).replace("_", " ")]
     if story.labels:
         several = ", any number a row" if story.target == "multi_label" else ""
-        parts.append(words.counted(len(story.labels), "label") + several)
+        parts.append(words.counted(len(_kinds(story)), "type" if story.target == "tags" else "label") + several)
     if rows := _test_rows(story):
         parts.append(rows)
     return [p for p in parts if p]
+
+
+def _kinds(story: Story) -> list[str]:
+    """Return the labels; of tags in BIO the types of spans."""
+    if story.target != "tags" or not any(label.startswith("B-") for label in story.labels):
+        return story.labels
+    return list(dict.fromkeys(label[2:] for label in story.labels if label != "O"))
 
 
 def _test_rows(story: Story) -> str:
@@ -113,6 +122,16 @@ def _unfused(story: Story, best: Model, found: list[Model]) -> list[Markup]:
         return [Markup("It is the only model of this experiment: nothing was chosen and nothing fused.")]
     value = words.number(rival.value("test", story.metric))
     return [Markup("Nothing was fused. Next on validation is {}, with {} on test.").format(_name(rival), value)]
+
+
+def _behind(story: Story) -> list[Markup]:
+    """Say on which part of the rows the model is furthest behind, where that is more than luck."""
+    worst = min(falls_behind(story), key=lambda entry: entry["gap"], default=None)
+    if worst is None:
+        return []
+    figures = words.number(worst["metric"]), words.number(worst["rest"])
+    where = Markup("Where {} is <bdi>{}</bdi>").format(worst["column"].replace("_", " "), worst["value"])
+    return [where + " it falls behind: {} against {} elsewhere.".format(*figures)]
 
 
 def _best_fusion(story: Story, found: list[Model]) -> Model | None:

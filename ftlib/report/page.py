@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ftlib.report import palette, provenance, results, script, style, template, template_details, words
+from ftlib.report import palette, provenance, results, script, style, template, template_details, template_errors, words
+from ftlib.report.errors import worst_errors
 from ftlib.report.headline import headline
 from ftlib.report.models import models
+from ftlib.report.slices import slices
 from ftlib.report.story import Story
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ TEMPLATES = {
     "labels": template_details.PER_LABEL,
     "reliability": template_details.RELIABILITY,
     "disagreement": template_details.DISAGREEMENT,
-    "errors": template_details.ERRORS,
+    "slices": template_errors.SLICES,
+    "errors": template_errors.ERRORS,
     "data": template_details.FUNNEL,
     "encoding": template_details.ENCODING,
     "made": template_details.MADE,
@@ -45,10 +48,11 @@ def render(story: Story) -> str:
         "gain": ("Gain and cost", results.gain_and_cost(story, found)),
         "learning": ("Learning curves", results.learning(story, found)),
         "confusion": (_confusion_title(story), results.confusion(story, found)),
-        "labels": ("Label by label", results.per_label(story, found)),
+        "labels": ("Type by type" if story.target == "tags" else "Label by label", results.per_label(story, found)),
         "reliability": ("Confidence", results.reliability(story, found)),
         "disagreement": ("Disagreement", results.disagreement(story)),
-        "errors": ("Worst errors", provenance.worst_errors(story, found)),
+        "slices": ("Slices", slices(story, found)),
+        "errors": ("Worst errors", worst_errors(story, found)),
         "data": ("From read to kept", provenance.funnel(story)),
         "encoding": ("Lengths in tokens", provenance.encoding(story)),
         "made": ("How it was made", provenance.made(story, found)),
@@ -96,7 +100,7 @@ def _filters() -> dict[str, Any]:
 
 
 def _confusion_title(story: Story) -> str:
-    titles = {"value": "Gold and predicted", "multi_label": "Found and missed"}
+    titles = {"value": "Gold and predicted", "multi_label": "Found and missed", "tags": "Word by word"}
     return titles.get(story.target, "Confusion")
 
 

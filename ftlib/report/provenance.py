@@ -1,4 +1,4 @@
-"""Sections on what the results rest on: worst errors, the data's way from read to kept, encoding, parameters."""
+"""Sections on what the results rest on: the data's way from read to kept, encoding, parameters."""
 
 from __future__ import annotations
 
@@ -8,83 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 from ftlib.report import curves, diagnostics, words
-from ftlib.report.models import Model, chosen, parameters
+from ftlib.report.models import Model, parameters
 from ftlib.report.story import Story
 
-MEMBER = "member:"
-OWN_COLUMNS = frozenset({"row_id", "gold", "predicted", "confidence"})
-MOST_CHARACTERS = 1500
-"""A text shown in full has at most so many; the row's id finds the rest."""
-CLIPPED = 180
-"""A longer text is shown by its beginning and opens on demand."""
 WIDTHS = (860.0, 372.0)
 """Pixels of a chart on a desktop and on a phone."""
 SPLITS = ("train", "fusion", "validation", "test")
 
 Section = dict[str, Any]
-
-
-def worst_errors(story: Story, found: list[Model]) -> Section | None:
-    """Return the worst test errors of the best model, with what each member said."""
-    if story.errors is None or not story.errors.num_rows:
-        return None
-    columns = story.errors.column_names
-    members = [c.removeprefix(MEMBER) for c in columns if c.startswith(MEMBER)]
-    members = members if members != [chosen(found).name] else []
-    texts = [c for c in columns if c not in OWN_COLUMNS and not c.startswith(MEMBER)]
-    confident = "confidence" in columns and story.target != "value"
-    return {
-        "name": chosen(found).name,
-        "members": members,
-        "texts": [t.replace("_", " ") for t in texts],
-        "confident": confident,
-        "value": story.target == "value",
-        "rows": [_error(row, texts, members, story.target, confident) for row in story.errors.to_pylist()],
-    }
-
-
-def _error(row: Mapping[str, Any], texts: list[str], members: list[str], target: str, confident: bool) -> Section:
-    gold = row["gold"]
-    missed = abs(row["predicted"] - gold) if target == "value" else None
-    said = [(m, row[MEMBER + m]) for m in members]
-    return {
-        "id": row.get("row_id"),
-        "texts": [_text(row[c]) for c in texts],
-        "gold": answer(gold),
-        "predicted": answer(row["predicted"]),
-        "confidence": row["confidence"] if confident else None,
-        "off": None if missed is None else row["predicted"] - gold,
-        "members": [(name, answer(given), _right(given, gold, missed)) for name, given in said],
-    }
-
-
-def answer(value: Any) -> str:
-    """Return an answer as text: a label, labels, or a number."""
-    if value is None:
-        return words.NONE
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "no label"
-    return words.number(value, 2) if isinstance(value, float) else str(value)
-
-
-def _right(given: Any, gold: Any, missed: float | None) -> bool:
-    """Return whether an answer is right; of a value, whether it is less than half as far off as the best model's."""
-    if given is None:
-        return False
-    if missed is not None:
-        return bool(abs(given - gold) <= missed / 2)
-    return set(given) == set(gold) if isinstance(given, (list, tuple)) else bool(given == gold)
-
-
-def _text(value: Any) -> tuple[str, str]:
-    """Return the text's beginning, and the whole where that is more."""
-    whole = "" if value is None else str(value)
-    if len(whole) > MOST_CHARACTERS:
-        whole = f"{whole[:MOST_CHARACTERS]}… ({words.count(len(whole) - MOST_CHARACTERS)} more characters)"
-    if len(whole) <= CLIPPED:
-        return whole, ""
-    head = whole[:CLIPPED].rsplit(" ", 1)[0] if " " in whole[CLIPPED // 2 : CLIPPED] else whole[:CLIPPED]
-    return f"{head}…", whole
 
 
 # -- data ------------------------------------------------------------------------------------------------
@@ -161,7 +92,9 @@ def _label_table(story: Story) -> Section | None:
     if not counts:
         return None
     splits = _ordered(counts)
-    totals = {split: (story.splits.get("rows") or {}).get(split) or sum(counts[split].values()) for split in splits}
+    words_of = {split: sum(counts[split].values()) for split in splits}
+    rows_of = {} if story.target == "tags" else story.splits.get("rows") or {}
+    totals = {split: rows_of.get(split) or words_of[split] for split in splits}
     labels = list(dict.fromkeys([*story.labels, *(label for by in counts.values() for label in by)]))
     if len(labels) > 12:
         labels.sort(key=lambda label: (-counts[splits[0]].get(label, 0), label))
@@ -171,7 +104,8 @@ def _label_table(story: Story) -> Section | None:
     ]
     rare = sorted((story.splits.get("only_in_train") or {}).items())
     most = max((share for _, cells in rows for _, share in cells), default=0) or 1
-    return {"splits": splits, "rows": rows, "most": most, "multi": story.target == "multi_label", "rare": rare}
+    kinds = {"multi": story.target == "multi_label", "words": story.target == "tags"}
+    return {"splits": splits, "rows": rows, "most": most, "rare": rare, **kinds}
 
 
 def encoding(story: Story) -> Section | None:

@@ -15,6 +15,7 @@ WIDE, NARROW = 860.0, 372.0
 
 Section = dict[str, Any]
 
+ONE_ANSWER = "counts as one answer. "
 NO_FIGURES = {"support": None, "precision": None, "recall": None, "f1": None}
 
 
@@ -171,6 +172,8 @@ def _matrix(story: Story, matrix: Any, best: str) -> Section:
         ),
         "right": sum(counts[i][i] for i in range(len(counts))),
         "total": total,
+        "unit": "words of the test rows" if story.target == "tags" else "test rows",
+        "counted": "words" if story.target == "tags" else "rows",
     }
 
 
@@ -225,7 +228,9 @@ def per_label(story: Story, found: list[Model]) -> Section | None:
     weakest = min(seen or rows, key=_by_f1)
     if len(rows) > 12:
         rows.sort(key=_by_f1)
-    return {"name": best.name, "other": compared.name if compared else "", "rows": rows, "weakest": weakest}
+    spans = story.target == "tags"
+    told = {"unit": "span" if spans else "row", "what": "type" if spans else "label"}
+    return {"name": best.name, "other": compared.name if compared else "", "rows": rows, "weakest": weakest, **told}
 
 
 def _by_f1(row: Section) -> tuple[float, str]:
@@ -250,7 +255,9 @@ def reliability(story: Story, found: list[Model]) -> Section | None:
         "cards": cards,
         "first": shown[0].name,
         "excess": _excess(bins[shown[0].name]),
-        "multi": story.target == "multi_label",
+        "unit": {"multi_label": f"Each label of a row {ONE_ANSWER}", "tags": f"Each word {ONE_ANSWER}"}.get(
+            story.target, ""
+        ),
     }
 
 

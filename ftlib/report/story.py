@@ -26,6 +26,7 @@ class Story:
         histories: Member -> the rows of its history.json.
         evaluation: evaluation.json.
         errors: The worst test errors of the best model, worst first.
+        explanations: Of some of them, which words the answer rests on: explanations.json.
         settings: Other parameters to be shown, such as the seed.
     """
 
@@ -38,6 +39,7 @@ class Story:
     encoding: dict[str, Any] = field(default_factory=dict)
     histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     errors: pa.Table | None = None
+    explanations: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -211,6 +211,21 @@ rect.bar{fill:var(--accent);fill-opacity:.8}
 .wording{display:block}
 .wording b{font-weight:400;font-size:.75rem;color:var(--soft);display:block}
 .wording+.wording{margin-top:.5rem}
+.wording.why{font-size:.75rem;line-height:1.4;color:var(--soft)}
+.heat{border-radius:3px;padding:.05em .12em;margin:0 -.12em;-webkit-box-decoration-break:clone;box-decoration-break:clone}
+mark{color:inherit;background:none;border-radius:3px;padding:.05em .2em;-webkit-box-decoration-break:clone;box-decoration-break:clone}
+mark small{font-size:.6875rem;margin-left:.3em;opacity:.85;white-space:nowrap}
+mark.both{background:var(--sunken)}
+mark.right{background:var(--wash);box-shadow:inset 0 -2px var(--accent)}
+mark.wrong{background:var(--warn-wash);box-shadow:inset 0 -2px var(--warn)}
+.tag.lost{background:var(--warn-wash);color:var(--warn)}
+
+/* slices */
+.slices .plot{width:32%;min-width:8rem;padding:0 .6rem}
+.slices .track{height:1.7rem}
+.slices tbody th{min-width:9rem}
+.small-slice td,.small-slice th{color:var(--soft)}
+.small-slice .track{opacity:.55}
 
 /* parameters and run */
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem 1.6rem;margin:1.4rem 0 0;font-size:.875rem;line-height:1.4}

@@ -33,7 +33,7 @@ PAGE = """
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src {{ script_hashes }}">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {{ script_hashes }}">
 <title>{{ story.experiment }}: {{ head.winner }}, {{ head.score }}</title>
 <style>{{ palette|safe }}{{ style|safe }}</style>
 <script>{{ theme_script|safe }}</script>

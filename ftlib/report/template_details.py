@@ -1,17 +1,17 @@
 # ruff: noqa: E501 - lines of markup are as long as what they hold
-"""Templates of the sections on where the best model errs, on the data, and on how it was made."""
+"""Templates of the sections on how right the best model is, on the data, and on how it was made."""
 
 from __future__ import annotations
 
 CONFUSION = """
 {% if view.kind == "matrix" %}
-<p class="lead"><bdi>{{ view.name }}</bdi> is right on {{ view.right|count }} of {{ view.total|count }} test rows. Blue cells are right answers, orange ones mistakes: the stronger the colour, the larger the share of the gold label's rows. Mistakes have a scale of their own, up to the largest.</p>
+<p class="lead"><bdi>{{ view.name }}</bdi> is right on {{ view.right|count }} of {{ view.total|count }} {{ view.unit }}. Blue cells are right answers, orange ones mistakes: the stronger the colour, the larger the share of the gold label's rows. Mistakes have a scale of their own, up to the largest.</p>
 <figure>{{ m.both(view.charts) }}{% if view.unnamed %}<figcaption class="soft small" style="margin-top:.6rem">Labels run in their given order from top and left; rest the pointer on a cell for its names and count.</figcaption>{% endif %}</figure>
 {% if view.mistakes %}
 <h3>Most frequent mistakes</h3>
 <div class="scroll"><table>
 <caption class="hidden">Most frequent mistakes</caption>
-<thead><tr><th scope="col">gold</th><th scope="col">read as</th><th scope="col" class="num">rows</th><th scope="col" class="num">of the gold label</th><th scope="col" style="width:30%"><span class="hidden">bar</span></th></tr></thead>
+<thead><tr><th scope="col">gold</th><th scope="col">read as</th><th scope="col" class="num">{{ view.counted }}</th><th scope="col" class="num">of the gold label</th><th scope="col" style="width:30%"><span class="hidden">bar</span></th></tr></thead>
 <tbody>{% for gold, predicted, number, share in view.mistakes %}<tr><th scope="row"><bdi>{{ gold|breakable }}</bdi></th><td><bdi>{{ predicted|breakable }}</bdi></td><td class="num">{{ number|count }}</td><td class="num">{{ share|percent }}</td><td><span class="meter" aria-hidden="true"><i style="width:{{ (share * 100)|round(2) }}%;background:var(--warn)"></i></span></td></tr>
 {% endfor %}</tbody></table></div>
 {% endif %}
@@ -30,17 +30,17 @@ CONFUSION = """
 """
 
 PER_LABEL = """
-<p class="lead">Weakest is <b><bdi>{{ view.weakest.label }}</bdi></b>, with F1 {{ view.weakest.f1|number }}{% if view.weakest.support is not none %} on {{ view.weakest.support|counted("row") }}{% endif %}. Bars are F1 of <bdi>{{ view.name }}</bdi>
+<p class="lead">Weakest is <b><bdi>{{ view.weakest.label }}</bdi></b>, with F1 {{ view.weakest.f1|number }}{% if view.weakest.support is not none %} on {{ view.weakest.support|counted(view.unit) }}{% endif %}. Bars are F1 of <bdi>{{ view.name }}</bdi>
 {%- if view.other %}; the upright mark is the best single member, <bdi>{{ view.other }}</bdi>{% endif %}.</p>
 <div class="scroll" tabindex="0" role="group" aria-label="Per label"><table class="sortable" data-fold="30">
 <caption class="hidden">Precision, recall and F1 per label on test</caption>
-<thead><tr><th scope="col" data-first="ascending">label</th><th scope="col" class="num" data-first="descending">rows</th><th scope="col" class="num" data-first="ascending">precision</th><th scope="col" class="num" data-first="ascending">recall</th><th scope="col" class="num" data-first="ascending">F1</th><th scope="col" style="width:36%"><span class="hidden">bar of F1</span></th></tr></thead>
+<thead><tr><th scope="col" data-first="ascending">{{ view.what }}</th><th scope="col" class="num" data-first="descending">{{ view.unit }}s</th><th scope="col" class="num" data-first="ascending">precision</th><th scope="col" class="num" data-first="ascending">recall</th><th scope="col" class="num" data-first="ascending">F1</th><th scope="col" style="width:36%"><span class="hidden">bar of F1</span></th></tr></thead>
 <tbody>{% for row in view.rows %}<tr><th scope="row"><bdi>{{ row.label|breakable }}</bdi></th><td class="num" data-value="{{ row.support if row.support is not none }}">{{ row.support|number(0) }}</td><td class="num">{{ row.precision|number }}</td><td class="num">{{ row.recall|number }}</td><td class="num best">{{ row.f1|number }}</td><td{% if row.other is not none %} title="{{ view.other }}: {{ row.other|number }}"{% endif %}>{{ m.meter(row.f1 or 0, row.other) }}</td></tr>
 {% endfor %}</tbody></table></div>
 """
 
 RELIABILITY = """
-<p class="lead">Does a model know when it is right? {% if view.multi %}Each label of a row counts as one answer. {% endif %}On the dashed line, answers given with confidence 0.8 are right 80 % of the time. Below it (orange) a model is too sure, above it (blue) too modest; grey bars count the answers.
+<p class="lead">Does a model know when it is right? {{ view.unit }}On the dashed line, answers given with confidence 0.8 are right 80 % of the time. Below it (orange) a model is too sure, above it (blue) too modest; grey bars count the answers.
 <bdi>{{ view.first }}</bdi> is on average {% if view.excess|abs < 0.005 %}as sure as it should be{% else %}{{ (view.excess|abs * 100)|number(1) }} points too {{ "sure" if view.excess > 0 else "modest" }}{% endif %}.</p>
 <div class="cards third">
 {% for card in view.cards %}<figure class="card" style="margin:0"><h3>{{ m.key(card.model.kind, card.model.chosen) }} <bdi>{{ card.model.name|breakable }}</bdi>{% if card.error is not none %} <span>calibration error {{ card.error|number }}</span>{% endif %}</h3>{{ card.chart }}</figure>
@@ -51,7 +51,7 @@ DISAGREEMENT = """
 <p class="lead">Fusion lives on members that err on different rows.
 {%- if view.all_agree is not none %} All {{ view.names|length }} agree on <b>{{ view.all_agree|percent }}</b> of the test rows{% if view.all_agree_and_right is not none and view.all_agree %}, and are then right on {{ (view.all_agree_and_right / view.all_agree)|percent }}{% endif %}.{% endif %}
 {%- if view.some_right is not none %} At least one is right on <b>{{ view.some_right|percent }}</b>: no choice among them can do better.{% endif %}
-{%- if view.target == "value" %} Two values count as the same where they are closer than half the gold values' standard deviation.{% elif view.target == "multi_label" %} Two sets of labels count as the same where they are wholly the same.{% endif %}</p>
+{%- if view.target == "tags" %} Two rows count as tagged alike where every tag is the same.{% elif view.target in ("texts", "span") %} Two texts count as the same where they are so to the letter{{ ", case and punctuation aside" if view.target == "span" }}.{% elif view.target == "likelihood" %} Two models agree where they find the same tokens likeliest, at every place.{% elif view.target == "value" %} Two values count as the same where they are closer than half the gold values' standard deviation.{% elif view.target == "multi_label" %} Two sets of labels count as the same where they are wholly the same.{% endif %}</p>
 {% if view.shares %}
 <div class="stack tall" role="img" aria-label="{% for _, words, share in view.shares %}{{ words }} {{ share|percent }}{{ '; ' if not loop.last }}{% endfor %}">{% for class, words, share in view.shares %}<i class="s-{{ class }}" style="width:{{ (share * 100)|round(2) }}%" title="{{ words }}: {{ share|percent }}"></i>{% endfor %}</div>
 <ul class="legend">{% for class, words, share in view.shares %}<li><span class="swatch s-{{ class }}"></span>{{ words }}, {{ share|percent }}</li>{% endfor %}</ul>
@@ -59,20 +59,6 @@ DISAGREEMENT = """
 <h3>How often two members differ</h3>
 {% if not view.most[0] %}<p class="soft">No two of them differ on any test row.</p>{% elif view.pairs > 1 %}<p class="soft">Most: <bdi>{{ view.most[1] }}</bdi> and <bdi>{{ view.most[2] }}</bdi>, on {{ view.most[0]|percent }} of the rows. Least: <bdi>{{ view.least[1] }}</bdi> and <bdi>{{ view.least[2] }}</bdi>, on {{ view.least[0]|percent }}.</p>{% endif %}
 <figure>{{ m.both(view.charts) }}</figure>
-"""
-
-ERRORS = """
-<p class="lead">The test rows on which <bdi>{{ view.name }}</bdi> is {{ "furthest off" if view.value else "wrong and most sure of it" }}{{ ", and what each member said" if view.members }}{{ " (✓ less than half as far off)" if view.value and view.members }}. Often it is the gold label that deserves the second look.</p>
-<div class="scroll" tabindex="0" role="group" aria-label="Worst errors"><table class="errors" data-fold="15">
-<caption class="hidden">{{ view.rows|length }} worst errors on test</caption>
-<thead><tr><th scope="col">{{ view.texts|join(" / ") }}</th><th scope="col">gold</th><th scope="col">predicted</th>{% if view.members %}<th scope="col">members</th>{% endif %}</tr></thead>
-<tbody>{% for row in view.rows %}<tr>
-<td class="text"{% if row.id is not none %} title="row {{ row.id }}"{% endif %}>{% for (head, whole), name in row.texts|zip(view.texts) %}<span class="wording">{% if view.texts|length > 1 %}<b>{{ name }}</b>{% endif %}{% if whole %}<details><summary><span class="head" dir="auto">{{ head }}</span></summary><div dir="auto">{{ whole }}</div></details>{% else %}<span dir="auto">{{ head }}</span>{% endif %}</span>{% endfor %}</td>
-<td data-label="gold"><bdi>{{ row.gold|breakable }}</bdi></td>
-<td data-label="predicted"><span class="verdict"><bdi class="wrong">{{ row.predicted|breakable }}</bdi>{% if row.confidence is not none %}<small class="soft">{{ row.confidence|percent }} sure</small>{% endif %}{% if row.off is not none %}<small class="soft">{{ row.off|signed(2) }}</small>{% endif %}</span></td>
-{% if view.members %}<td class="said" data-label="members"><ul class="votes">{% for name, given, right in row.members %}<li><span class="{{ 'right' if right else 'wrong' }}" aria-label="{{ ('near' if view.value else 'right') if right else ('far off' if view.value else 'wrong') }}">{{ "✓" if right else "✗" }}</span><span><span class="m"><bdi>{{ name|breakable }}</bdi></span> <bdi>{{ given|breakable }}</bdi></span></li>{% endfor %}</ul></td>{% endif %}
-</tr>
-{% endfor %}</tbody></table></div>
 """
 
 FUNNEL = """
@@ -85,7 +71,7 @@ FUNNEL = """
 {% if view.labels %}{% set table = view.labels %}
 <details class="fold"{% if table.rows|length <= 12 %} open{% endif %}><summary>Labels in each split</summary>
 <div class="scroll" tabindex="0" role="group" aria-label="Labels in each split"><table class="sortable" data-fold="30">
-<caption>Share of the split's rows{{ ", which may have several labels" if table.multi }}.{% if table.rare %} Too rare to be in every split: {% for label, number in table.rare %}<bdi>{{ label|breakable }}</bdi> ({{ number|counted('row') }}){{ ', ' if not loop.last }}{% endfor %}.{% endif %}</caption>
+<caption>Share of the split's {{ "words" if table.words else "rows" }}{{ ", which may have several labels" if table.multi }}.{% if table.rare %} Too rare to be in every split: {% for label, number in table.rare %}<bdi>{{ label|breakable }}</bdi> ({{ number|counted('row') }}){{ ', ' if not loop.last }}{% endfor %}.{% endif %}</caption>
 <thead><tr><th scope="col" data-first="ascending">label</th>{% for split in table.splits %}<th scope="col" class="num" data-first="descending">{{ split }}</th><th scope="col"><span class="hidden">share in {{ split }}</span></th>{% endfor %}</tr></thead>
 <tbody>{% for label, cells in table.rows %}<tr><th scope="row"><bdi>{{ label|breakable }}</bdi></th>{% for number, share in cells %}<td class="num" data-value="{{ number }}">{{ number|count }}</td><td title="{{ share|percent }}">{{ m.meter(share / table.most) }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div></details>

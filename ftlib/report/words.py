@@ -25,8 +25,20 @@ NAMES = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "r2": "R²",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "meteor": "METEOR",
+    "meteor_exact_stem": "METEOR (exact, stem)",
+    "has_answer_f1": "F1 with answer",
+    "no_answer_f1": "F1 without answer",
 }
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "hamming_loss", "rmse", "mae"})
+LOWER_IS_BETTER = frozenset(
+    {"log_loss", "calibration_error", "hamming_loss", "rmse", "mae", "perplexity", "risk", "loss"}
+)
 SPACE = "\N{NO-BREAK SPACE}"
 """Between a number and its unit, so that no line ends between them."""
 

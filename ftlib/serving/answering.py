@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ftlib.data.clean import Cleaning
-from ftlib.errors import ArtifactError, CheckpointError, DataError, unknown
+from ftlib.data.contents import packed, read_contents
+from ftlib.data.originals import with_given
+from ftlib.errors import ArtifactError, CheckpointError, DataError, ParamsError, unknown
 from ftlib.files import read_json
 from ftlib.problems.base import Problem
 
@@ -99,13 +101,24 @@ class Served:
         scored = self.score(rows, precision=precision, name=name)
         return _frame(self.problem, scored)
 
+    def alone(self, name: str) -> Served:
+        """Return one of the members as a model of its own.
+
+        Raises:
+            ParamsError: If there is no such member.
+        """
+        member = next((m for m in self.members if m.name == name), None)
+        if member is None:
+            raise ParamsError(unknown("member", name, [m.name for m in self.members]))
+        return replace(self, name=name, members=(member,), combiner=None, num_members=1)
+
     def score(self, rows: Rows, *, precision: Precision = "float32", name: str = "predict") -> Scored:
         """Return the fused scores of the rows that can be answered: see `predict`."""
-        table, index = _table(rows, self.problem)
-        table, reasons = self._repair(table)
+        given, index = _table(rows, self.problem)
+        table, reasons = self._repair(given)
         fine = reasons.is_null().to_numpy(zero_copy_only=False)
         scores, layout = self._scores(table.filter(fine).combine_chunks(), precision, name)
-        return Scored(table, reasons, fine, scores, layout, index)
+        return Scored(table, given, reasons, fine, scores, layout, index)
 
     def _repair(self, table: pa.Table) -> tuple[pa.Table, pa.Array]:
         """Return the rows repaired, and why some cannot be answered (null: they can)."""
@@ -116,7 +129,7 @@ class Served:
 
         none = pa.scalar(None, pa.string())
         reasons = pa.nulls(len(table), pa.string())
-        columns = {name: table[name] for name in table.column_names}
+        columns = {name: table[name].combine_chunks() for name in table.column_names}
         for column in self.problem.text_columns:
             texts = normalize(table[column], self.cleaning)
             empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).fill_null(False)
@@ -124,9 +137,12 @@ class Served:
             found = pc.if_else(pc.is_null(texts), f"missing {column}", found)
             reasons = pc.coalesce(reasons, found)
             columns[column] = texts
+        for column in self.problem.file_columns:
+            found = read_contents(columns[column], column, Path())
+            columns[column], reasons = found.values, pc.coalesce(reasons, found.reasons)
         for column in self.problem.other_columns:
             reasons = pc.coalesce(reasons, pc.if_else(pc.is_null(columns[column]), f"missing {column}", none))
-        repaired = pa.table(columns)
+        repaired = self.problem.follow(pa.table(columns), table)
         fine = reasons.is_null()
         unusable = pc.replace_with_mask(reasons, fine, self.problem.check_inputs(repaired.filter(fine)))
         return repaired, unusable
@@ -158,6 +174,7 @@ class Scored:
 
     Attributes:
         rows: The problem's input columns, repaired.
+        given: The same as they came, texts as text.
         reasons: Why a row cannot be answered (string; null: it is).
         is_answered: Which rows are, bool, shape (num_rows,).
         scores: Of these, shape (num_units, num_outputs).
@@ -166,6 +183,7 @@ class Scored:
     """
 
     rows: pa.Table
+    given: pa.Table
     reasons: pa.Array
     is_answered: np.ndarray
     scores: np.ndarray
@@ -198,7 +216,7 @@ def _load_packed(folder: Path) -> Served:
     if about["format"] > FORMAT:
         raise CheckpointError(f"{folder}: was packed by ftlib {about['ftlib']}; install that version or a newer one.")
     problem = Problem.model_validate(about["problem"])
-    members = [_member(folder / "members" / m["name"], m["name"], m["position"], problem) for m in about["members"]]
+    members = [open_member(folder / "members" / m["name"], m["name"], m["position"], problem) for m in about["members"]]
     combiner = None
     if about["fusion"]:
         combiner = type(Fusion.model_validate(about["fusion"])).load(folder / "combiner")
@@ -211,10 +229,13 @@ def _load_checkpoint(folder: Path) -> Served:
     if "problem" not in settings:
         raise CheckpointError(f"{folder}: {SETTINGS} does not say what problem was learned; give a trained stage.")
     problem = Problem.model_validate(settings["problem"])
-    return Served(folder.name[:12], problem, _cleaning_of(folder), (_member(folder, folder.name, 0, problem),), None, 1)
+    return Served(
+        folder.name[:12], problem, _cleaning_of(folder), (open_member(folder, folder.name, 0, problem),), None, 1
+    )
 
 
-def _member(folder: Path, name: str, position: int, problem: Problem) -> Member:
+def open_member(folder: Path, name: str, position: int, problem: Problem) -> Member:
+    """Open a checkpoint as the member of that name, at its place among those that a fusion was fitted on."""
     from ftlib.models import checkpoints
 
     checkpoint = checkpoints.load(folder, problem)
@@ -226,7 +247,9 @@ def _tokenizer_digest(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return str(id(tokenizer))
-    settings = (tokenizer.model_max_length, tokenizer.model_input_names, tokenizer.padding_side)
+    images = getattr(tokenizer, "image_processor", None)
+    settings: tuple[Any, ...] = (tokenizer.model_max_length, tokenizer.model_input_names, tokenizer.padding_side)
+    settings = (*settings, images.to_json_string()) if images else settings
     return hashlib.sha256(f"{settings}{backend.to_str()}".encode()).hexdigest()
 
 
@@ -261,7 +284,7 @@ def _table(rows: Rows, problem: Problem) -> tuple[pa.Table, pd.Index | None]:
     columns = problem.input_columns
 
     def table(values: Callable[[str], Any]) -> pa.Table:
-        return pa.table({c: (_texts if c in problem.text_columns else _values)(values(c)) for c in columns})
+        return pa.table({c: _reader(c, problem)(values(c)) for c in columns})
 
     if isinstance(rows, pd.DataFrame):
         _check_columns(columns, [str(c) for c in rows.columns])
@@ -286,6 +309,12 @@ def _check_columns(needed: tuple[str, ...], given: list[str]) -> None:
         raise DataError("\n".join(line.replace("unknown", "missing", 1) for line in missing))
 
 
+def _reader(column: str, problem: Problem) -> Callable[[Any], pa.Array]:
+    if column in problem.file_columns:
+        return packed
+    return _texts if column in problem.text_columns else _values
+
+
 def _texts(values: Any) -> pa.Array:
     """Return values as text, numbers as they are written; what is missing, or is no text at all, as null."""
     import pyarrow as pa
@@ -299,12 +328,23 @@ def _texts(values: Any) -> pa.Array:
 
 
 def _values(values: Any) -> pa.Array:
-    """Return values that are no plain text, such as lists of words, as they are."""
+    """Return values that are no plain text, such as lists of words, as they are; NaN, which stands for none, as null.
+
+    Raises:
+        DataError: If no single kind of column holds them all.
+    """
     import pyarrow as pa
 
     if isinstance(values, pa.ChunkedArray):
         return values.combine_chunks()
-    return pa.array([None if value is None else value for value in values])
+    try:
+        return pa.array(
+            [None if value is None or (isinstance(value, float) and value != value) else value for value in values]
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise DataError(
+            "a column holds values of several kinds, such as lists of words and texts; give all of its rows alike."
+        ) from None
 
 
 def _text(value: Any) -> str | None:
@@ -336,7 +376,8 @@ def _frame(problem: Problem, scored: Scored) -> pd.DataFrame:
     import pandas as pd
 
     fine = scored.is_answered
-    told = problem.answers(scored.scores, scored.rows.filter(fine), scored.layout)
+    rows = with_given(scored.rows, scored.given, problem.text_columns)
+    told = problem.answers(scored.scores, rows.filter(fine), scored.layout)
     columns = {name: _spread(values, fine) for name, values in told.items()}
     columns["reason"] = np.array(scored.reasons.to_pylist(), dtype=object)
     return pd.DataFrame({k: pd.Series(v, dtype=v.dtype) for k, v in columns.items()}).set_axis(

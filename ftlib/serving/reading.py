@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from ftlib.data.contents import read_contents, start_of_paths
 from ftlib.data.sources.base import UNREADABLE, Source
 from ftlib.errors import DataError, ParamsError, unknown
 
@@ -65,12 +66,13 @@ def mapping_of(pairs: Sequence[str], needed: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def read_rows(source: Source, mapping: Mapping[str, str]) -> Rows:
+def read_rows(source: Source, mapping: Mapping[str, str], files: Sequence[str] = ()) -> Rows:
     """Read all columns of a file.
 
     Args:
         source: The file.
         mapping: The model's column -> the file's column.
+        files: Those of the model's columns that hold files, whose paths start at this file's folder.
 
     Raises:
         DataError: If a column is not there; the message says how to name another.
@@ -91,4 +93,8 @@ def read_rows(source: Source, mapping: Mapping[str, str]) -> Rows:
         unreadable = pa.chunked_array([pa.nulls(len(table), pa.string())])
     fine = pc.is_null(unreadable)
     needed = {name: pc.if_else(fine, table[f"{_MARK}{name}"], None) for name in mapping}
+    for name in files:
+        found = read_contents(needed[name], name, start_of_paths(source.path, None))
+        needed[name] = found.values
+        unreadable = pc.coalesce(unreadable, found.reasons)
     return Rows(table.select(list(own)), pa.table(needed), unreadable)

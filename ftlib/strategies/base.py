@@ -24,6 +24,9 @@ class Strategy(Plugin):
     leaves: ClassVar[frozenset[str]] = frozenset()
     """What its checkpoints have that plain ones lack, such as "prefix". Stages that start from them leave it too."""
 
+    trains: ClassVar[bool] = True
+    """Whether there is anything to learn; else the checkpoint is measured as it is."""
+
     @property
     def refuses(self) -> Mapping[str, str]:
         """What the checkpoint that it starts from may not have, each with the remedy; nothing by default."""
@@ -40,6 +43,9 @@ class Strategy(Plugin):
         Raises:
             UnsupportedError: With what it does support and what to do.
         """
+        reason = problem.refuses.get(self.name)
+        if reason:
+            raise UnsupportedError(f"{self.name} cannot train {problem.name}: {reason}.")
 
     def check_start(self, has: Collection[str], stage: str = "") -> None:
         """Refuse, before any work, a checkpoint that this strategy cannot go on from.

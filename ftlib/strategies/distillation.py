@@ -62,15 +62,12 @@ class Distillation(Strategy):
         Raises:
             UnsupportedError: If the checkpoint has no such blocks, or a prefix that belongs to its blocks.
         """
-        from ftlib.models.layers import block_list, evenly_spaced, keep_blocks
+        from ftlib.models.layers import keep_blocks
         from ftlib.models.peft_models import has_beyond_plain
 
         self.check_start(has_beyond_plain(model))
         if self.student_blocks is not None:
-            kept = self.student_blocks
-            if isinstance(kept, int):
-                kept = evenly_spaced(len(block_list(model)), min(kept, len(block_list(model))))
-            keep_blocks(model, kept)
+            keep_blocks(model, self.student_blocks)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(".original_module." not in name)
         return model

@@ -73,8 +73,8 @@ class Lora(Strategy):
             use_rslora=self.rslora,
             use_dora=self.dora,
             target_modules="all-linear",
-            exclude_modules=rf"(.*\.)?({'|'.join(heads)})(\..*)?",
-            modules_to_save=list(heads),
+            exclude_modules=rf"(.*\.)?({'|'.join(heads)})(\..*)?" if heads else None,
+            modules_to_save=list(heads) or None,
         )
         return keep_hooks(model, lambda inner: get_peft_model(inner, config))
 

@@ -83,7 +83,7 @@ class Prefix(Strategy):
                 f"prefix cannot train {name}: it takes no keys and values from outside. "
                 "Choose prompt_tuning or lora, or a BERT-like or RoBERTa-like base model."
             )
-        unknown_heads = [n for n in head_names(model) if not any(k in n for k in ("classifier", "score"))]
+        unknown_heads = [n for n in head_names(model) if not any(k in n for k in ("classifier", "score", "qa_outputs"))]
         if unknown_heads:
             raise UnsupportedError(f"prefix cannot train the head {', '.join(unknown_heads)} of {name}; choose lora.")
         room = getattr(model.config, "max_position_embeddings", 1 << 30) - _reserved_positions(model)

@@ -89,11 +89,13 @@ class PromptTuning(Strategy):
     def _check_room(self, model: PreTrainedModel, problem: Problem, before: int) -> None:
         from ftlib.models.layers import unwrapped
 
-        positions = getattr(unwrapped(model).config, "max_position_embeddings", 1 << 30)
-        needed = problem.max_length + before + self.num_virtual_tokens
+        config = unwrapped(model).config
+        positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", 1 << 30)
+        longest = problem.most_tokens(model)
+        needed = longest + before + self.num_virtual_tokens
         if needed > positions:
             raise UnsupportedError(
-                f"prompt_tuning: max_length {problem.max_length} + {before + self.num_virtual_tokens} virtual tokens "
+                f"prompt_tuning: max_length {longest} + {before + self.num_virtual_tokens} virtual tokens "
                 f"= {needed} tokens, but the model has {positions} positions; lower one of them."
             )
 

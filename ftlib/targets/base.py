@@ -73,7 +73,8 @@ class Target:
         """What a unit's scores are, for fusions.
 
         "single_label": probabilities that sum to 1; "multi_label": a probability each; "value": a number;
-        "candidate": how far the candidate is supported, at least 0, to be compared within its row only.
+        "candidate": how far the candidate is supported, at least 0, to be compared within its row only;
+        "likelihood": the probability of one thing out of too many to have them all, which only means combine.
         """
         return self.kind
 

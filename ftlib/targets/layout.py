@@ -7,6 +7,7 @@ line a unit, rows one after the other; so fusions treat words and candidates as 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,8 +85,10 @@ class Layout:
         """Return the sum of each row's units, shape (num_rows, ...); 0 where a row has none."""
         import numpy as np
 
-        running = np.concatenate([np.zeros((1, *values.shape[1:]), np.float64), np.cumsum(values, axis=0)])
-        return running[self.splits[1:]] - running[self.splits[:-1]]
+        columns = values.reshape(len(values), math.prod(values.shape[1:])).T
+        # Not from a running sum: that would round a row by the rows before it.
+        sums = [np.bincount(self.row_of, weights=column, minlength=self.num_rows) for column in columns]
+        return np.stack(sums, axis=-1, dtype=np.float64).reshape(self.num_rows, *values.shape[1:])
 
     def best(self, values: np.ndarray) -> np.ndarray:
         """Return where each row's highest value is, the first of equals; -1 where a row has no unit.

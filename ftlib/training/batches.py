@@ -128,12 +128,16 @@ class Rows:
         fixed: Columns of one number, or one vector, a row.
         targets: Which of the columns the loss reads, and the model does not.
         pad_left: Whether shorter rows are filled on the left, in columns with a value for each token of input_ids.
+        places: How long rows are for the model; None: as many places as input_ids.
+        padding_id: The token that fills shorter rows.
     """
 
     lists: dict[str, Lists]
     fixed: dict[str, np.ndarray]
     targets: frozenset[str]
     pad_left: bool = False
+    places: np.ndarray | None = None
+    padding_id: int = 0
 
     @classmethod
     def from_table(cls, table: pa.Table, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> Rows:
@@ -152,7 +156,9 @@ class Rows:
             else:
                 fixed[name] = values(table[name])
         targets = frozenset(problem.model_targets) & {*lists, *fixed}
-        return cls(lists, fixed, targets, tokenizer.padding_side == "left")
+        left = (problem.padding_side or tokenizer.padding_side) == "left"
+        places = values(table["length"]) if "length" in table.column_names else None
+        return cls(lists, fixed, targets, left, places, padding["input_ids"])
 
     @property
     def input_ids(self) -> Lists:
@@ -161,11 +167,11 @@ class Rows:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row."""
-        return self.input_ids.lengths
+        """Places that each row takes in the model: its tokens, as a rule."""
+        return self.input_ids.lengths if self.places is None else self.places
 
     def __len__(self) -> int:
-        return len(self.input_ids.starts) - 1
+        return len(self.lengths)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Return the rows at `indices` as one padded batch; a DataLoader calls this with a whole batch."""
@@ -175,10 +181,10 @@ class Rows:
         """Return a batch: columns of lists (rows, longest), attention_mask, and the other columns."""
         import torch
 
-        lengths = self.lengths[indices]
+        lengths = self.input_ids.lengths[indices] if "input_ids" in self.lists else None
         batch = {}
         for name, lists in self.lists.items():
-            by_token = np.array_equal(lists.lengths[indices], lengths)
+            by_token = lengths is not None and np.array_equal(lists.lengths[indices], lengths)
             batch[name], real = lists.batch(indices, left=self.pad_left and by_token)
             if name == "input_ids":
                 batch["attention_mask"] = real.astype(np.int64)
@@ -193,10 +199,13 @@ def _value_lengths(lists: pa.Array) -> np.ndarray:
 
 
 def values(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column of numbers, or of vectors of one size, as an array that owns its memory."""
+    """Return a column of numbers, or of vectors of one size, as an array that owns its memory; bytes are uint8."""
     import pyarrow as pa
 
     array = column.combine_chunks()
+    if pa.types.is_fixed_size_binary(array.type):
+        width, data = array.type.byte_width, array.buffers()[1]
+        return np.frombuffer(data, np.uint8, len(array) * width, array.offset * width).reshape(len(array), width)
     if pa.types.is_fixed_size_list(array.type):
         return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1).copy()
     return array.to_numpy(zero_copy_only=False).copy()

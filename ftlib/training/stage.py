@@ -123,7 +123,7 @@ def train(
     from ftlib.models.layers import count
     from ftlib.models.peft_models import merged
     from ftlib.training.batches import Rows
-    from ftlib.training.trainer import fit
+    from ftlib.training.trainer import fit, measured_as_it_is
 
     strategy.check(problem)
     if len(train_rows) == 0:
@@ -132,17 +132,21 @@ def train(
     model = strategy.adapt(merged(checkpoint.model), problem)  # an adapter is merged, so that any strategy goes on
     counts = count(model)
     started = time.perf_counter()
-    fitted = fit(
-        Checkpoint(model, tokenizer),
-        Rows.from_table(train_rows, tokenizer, problem),
-        validation_rows,
-        problem=problem,
-        strategy=strategy,
-        settings=settings,
-        seed=seed,
-        scratch=scratch,
-        name=name,
-    )
+    adapted = Checkpoint(model, tokenizer)
+    if strategy.trains:
+        fitted = fit(
+            adapted,
+            Rows.from_table(train_rows, tokenizer, problem),
+            validation_rows,
+            problem=problem,
+            strategy=strategy,
+            settings=settings,
+            seed=seed,
+            scratch=scratch,
+            name=name,
+        )
+    else:
+        fitted = measured_as_it_is(adapted, validation_rows, problem, settings)
     seconds = time.perf_counter() - started
     finished = strategy.finish(model).eval()
     sizes = count(finished)
@@ -152,7 +156,9 @@ def train(
         "inference_parameters": sizes.inference,
         "num_virtual_tokens": _num_virtual_tokens(finished),
     }
+    tuned = problem.tune(Checkpoint(finished, tokenizer), validation_rows) if len(validation_rows) else {}
     described = {"strategy": strategy.name, "problem": problem.model_dump(mode="json"), **facts}
+    described |= {"tuned": tuned} if tuned else {}
     figures = {**{k: float(v) for k, v in facts.items()}, **fitted.figures, "train_seconds": seconds}
     return TrainResult(Checkpoint(finished, tokenizer, described), fitted.history, figures)
 

@@ -87,6 +87,7 @@ def fit(
     model = checkpoint.model
     plan = _plan(len(rows), problem, strategy, settings, seed, scratch, name)
     embedding = _learn_rows_in_use(model, rows, problem)
+    use_cache = getattr(model.config, "use_cache", None)
     with quiet():
         trainer = StageTrainer(checkpoint, rows, validation, plan, embedding)
         started = time.perf_counter()
@@ -97,6 +98,7 @@ def fit(
     if embedding is not None:
         restore(model)
     _clean(model)
+    _set_use_cache(model.config, use_cache)
     record = trainer.record
     figures = {
         "rows_per_second": trainer.rows_seen / max(seconds, 1e-9),
@@ -106,6 +108,17 @@ def fit(
         **{f"best_{k}": v for k, v in record.best.items()},
     }
     return Fitted(record.history, figures)
+
+
+def measured_as_it_is(checkpoint: Checkpoint, validation: pa.Table, problem: Problem, settings: Training) -> Fitted:
+    """Return what `fit` does of a model that does not learn: its validation, and no steps."""
+    found: dict[str, float] = {}
+    if len(validation):
+        found = problem.measure(checkpoint, validation, precision=resolve(settings.precision))
+    metrics = {f"validation_{name}": float(value) for name, value in found.items()}
+    figures = {"rows_per_second": 0.0, "steps": 0.0, "epochs": 0.0, "best_step": 0.0}
+    history = [{"step": 0, "epoch": 0.0, **metrics}] if metrics else []
+    return Fitted(history, {**figures, **{f"best_{k}": v for k, v in metrics.items()}})
 
 
 def _plan(
@@ -126,11 +139,14 @@ def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding) or not table.weight.requires_grad or _is_tied(model, table):
         return None
+    if not problem.token_columns:
+        return None
     virtual = attached(model)
     used = [torch.from_numpy(rows.lists[name].flat).unique() for name in problem.token_columns if name in rows.lists]
     first = getattr(model.config, "decoder_start_token_id", None)
-    extra = [int(rows.input_ids.padding), *(virtual.ids if virtual else ()), *([first] if first is not None else [])]
-    ids = torch.cat((*used, torch.tensor(extra))).unique()
+    extra = [rows.padding_id, *(virtual.ids if virtual else ()), *([first] if first is not None else [])]
+    beside = torch.tensor([*extra, *problem.tokens_beside_rows(model)], dtype=torch.long)
+    ids = torch.cat((*used, beside)).unique()
     embedding = learn_rows(model, ids[ids >= 0])
     embedding.covers_all = True
     return embedding
@@ -145,6 +161,14 @@ def _clean(model: nn.Module) -> None:
     model.zero_grad(set_to_none=True)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+
+
+def _set_use_cache(config: Any, value: bool | None) -> None:
+    """Put back what the Trainer sets in every config, of models that have no such thing too."""
+    if value is not None:
+        config.use_cache = value
+    elif hasattr(config, "use_cache"):
+        del config.use_cache
 
 
 class StageTrainer(Trainer):
@@ -209,8 +233,9 @@ class StageTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one forward and backward pass."""
-        self.rows_seen += len(inputs["input_ids"])
-        loss = self.compute_loss(model, self._prepare_inputs(inputs))  # type: ignore[arg-type]
+        self.rows_seen += len(next(iter(inputs.values())))
+        drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
+        loss = self.compute_loss(model, self._prepare_inputs(drawn))  # type: ignore[arg-type]
         loss.backward()
         detached = loss.detach()
         self.record.add_loss(detached.item())

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ftlib import state
 from ftlib.artifacts import Store
 from ftlib.problems.base import Problem
+from ftlib.serving.answering import Scored
 
 PROBLEM = {"name": "text_classification", "labels": ["bad", "good"]}
 
@@ -35,6 +37,14 @@ class Oracle:
                 "reason": pd.Series([None if t else "missing text" for t in texts], dtype=object),
             }
         )
+
+    def score(self, rows: Any) -> Scored:
+        answers = self.predict(rows)
+        answered = answers["reason"].isna().to_numpy()
+        scores = answers[["score:bad", "score:good"]].to_numpy(dtype=float)[answered]
+        reasons = pa.array(answers["reason"].tolist(), pa.string())
+        table = pa.table({"text": rows["text"].combine_chunks()})
+        return Scored(table, table, reasons, answered, scores, None, None)
 
 
 @pytest.fixture(autouse=True)

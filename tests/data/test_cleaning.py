@@ -130,7 +130,7 @@ def test_a_split_of_which_nothing_is_left_is_named(rows, problem):
 
 def test_lists_in_place_of_texts_are_refused(rows, problem):
     table = rows(["a"], ["x"]).set_column(2, "text", pa.array([["a", "b"]]))
-    with pytest.raises(DataError, match=r"a text column is of type list.*expected text"):
+    with pytest.raises(DataError, match=r"the column for text is of type list.*expected text"):
         clean(table, problem(), Cleaning())
 
 

@@ -10,6 +10,7 @@ import pytest
 from ftlib.data.collect import check_columns, collect, fingerprint
 from ftlib.data.sources.base import UNREADABLE, Source
 from ftlib.errors import DataError
+from ftlib.problems.base import Problem
 
 COLUMNS = {"text": "text", "label": "label"}
 
@@ -54,12 +55,14 @@ def test_unreadable_rows_of_any_source_are_kept(write):
     assert table[UNREADABLE].to_pylist() == [None, "unreadable row: line 3 has 1 column, expected 2", None]
 
 
-def test_a_column_of_another_kind_is_refused_by_name(tmp_path):
+def test_records_are_collected_and_it_is_the_problem_that_refuses_them(tmp_path):
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({"text": ["a"], "label": [{"x": 1}]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"the column for label is of type struct"):
-        collect(sources(train=str(tmp_path / "a.parquet")), COLUMNS)
+    pq.write_table(pa.table({"text": ["a"], "label": [{"x": pa.scalar(1, pa.int8()).as_py()}]}), tmp_path / "a.parquet")
+    table = collect(sources(train=str(tmp_path / "a.parquet")), COLUMNS).table
+    assert table["label"].to_pylist() == [{"x": 1}]
+    reasons = Problem.named("text_classification")().read_labels(table)[1]
+    assert "label" in reasons[0].as_py()
 
 
 def test_lists_of_lists_are_refused_by_name(write):

@@ -245,7 +245,7 @@ def test_errors_are_wrong_rows_worst_first(kind: str, tmp_path):
     found = folders(tmp_path, kind)
     result = found.evaluate()
     errors, target = result.errors, found.problem.target
-    members = ["member:full", "member:lora", "member:prompt"]
+    members = [f"{of}:{name}" for name in ("full", "lora", "prompt") for of in ("member", "right")]
     assert errors.column_names == ["row_id", *found.problem.text_columns, "gold", "predicted", "confidence", *members]
     assert 0 < errors.num_rows <= 200
     assert all(row["gold"] != row["predicted"] for row in errors.to_pylist())
@@ -269,6 +269,7 @@ def test_errors_hold_what_each_member_said(tmp_path):
     ids = read_table(found.splits / "test.parquet")["row_id"].to_pylist()
     said = dict(zip(ids, found.problem.target.decode(scores), strict=True))
     assert [said[i] for i in errors["row_id"].to_pylist()] == errors["member:lora"].to_pylist()
+    assert errors["right:lora"].to_pylist() == [row["member:lora"] == row["gold"] for row in errors.to_pylist()]
 
 
 def test_no_more_than_two_hundred_errors_are_kept(tmp_path):

@@ -61,6 +61,10 @@ class Fuse(Step):
 class Evaluate(Step):
     def run(self, draft: Draft, **inputs: Path) -> None:
         _write(draft, "evaluation.json", EVALUATION)
+
+
+class Report(Step):
+    def run(self, draft: Draft, evaluation: Path, **members: Path) -> None:  # type: ignore[override]
         draft.folder.joinpath("report.html").write_text(REPORT)
 
 
@@ -79,6 +83,7 @@ def pipeline(text: str = "rows", learning_rate: float = 0.1, seconds: float = 0.
         Train(step_name="train-second", inputs={"splits": "split"}, learning_rate=learning_rate),
         Fuse(step_name="fuse-averaging", inputs=members),
         Evaluate(step_name="evaluate", inputs={**members, "fusion": "fuse-averaging"}),
+        Report(step_name="report", inputs={"evaluation": "evaluate", **members}),
     )
 
 

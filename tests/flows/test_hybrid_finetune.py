@@ -70,7 +70,7 @@ def test_a_second_run_computes_nothing_and_a_change_only_what_follows(
     assert set(states(run(experiment)).values()) == {"cached"}
     pipeline(learning_rate=0.2)
     changed = {name for name, state in states(run(experiment)).items() if state == "computed"}
-    assert changed == {"train-second", "fuse-averaging", "evaluate"}
+    assert changed == {"train-second", "fuse-averaging", "evaluate", "report"}
 
 
 def test_listeners_hear_each_step_begin_go_on_and_end(prefect: str, pipeline: Pipeline, experiment: Experiment) -> None:

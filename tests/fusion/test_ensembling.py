@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import fusion, simulated
+from simulated import KINDS, fusion, simulated
 
 from ftlib.crossfitting import deal_folds
 from ftlib.ensembling import (
@@ -191,21 +191,23 @@ def test_folds_follow_the_seed_and_nothing_else():
 def watched(kind: str, num_rows: int, **settings):
     target, scores, references = simulated(kind, num_rows)
     scores = scores.copy()
-    scores[0, :, 0] = np.arange(num_rows)
+    scores[0, :, 0] = np.repeat(np.arange(num_rows), target.layout.counts) if target.layout else np.arange(num_rows)
     Watcher.seen.clear()
     ids = np.arange(num_rows)
-    return fit(Watcher(), Scores(ids, scores), References(ids, references), target=target, seed=0, **settings), target
+    given, gold = Scores(ids, scores, target.layout), References(ids, references)
+    return fit(Watcher(), given, gold, target=target, seed=0, **settings), target
 
 
-@pytest.mark.parametrize("kind", ["two labels", "five labels", "multi_label", "value"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_rows", [2, 3, 17, 60])
 def test_no_row_is_scored_by_what_was_fitted_on_it(kind: str, num_rows: int):
-    fitted, _ = watched(kind, num_rows, validation=None)
+    fitted, target = watched(kind, num_rows, validation=None)
     assert not fitted.validation["scores"].combine_chunks().flatten().to_numpy().any()
-    everything = set(map(float, range(num_rows)))
+    has_units = target.layout.counts > 0 if target.layout else np.ones(num_rows, bool)
+    everything = set(np.flatnonzero(has_units).astype(float))
     assert Watcher.seen[0] == everything
     assert len(Watcher.seen) == 1 + min(5, num_rows)
-    assert all(rows < everything for rows in Watcher.seen[1:])
+    assert set.union(*(everything - rows for rows in Watcher.seen[1:])) == everything
 
 
 def test_the_combiner_that_is_kept_saw_every_row():

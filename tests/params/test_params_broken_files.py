@@ -66,14 +66,14 @@ BROKEN = [
     pytest.param(
         "base_model: models/tiny",
         "base_model: 5",
-        ["p.yaml:4: base_model: is 5; expected text. Put it in quotes: '5'."],
+        ["p.yaml:4: base_model: is 5; expected text, at least 1 character. Put it in quotes: '5'."],
         id="number for text",
     ),
     pytest.param(
         "name: text_classification",
         "name: text_clasification",
         [
-            "p.yaml:6: problem.name: unknown problem 'text_clasification'. Did you mean 'text_classification' or 'text_pair_classification'? `ftlib list problems` names all."
+            "p.yaml:6: problem.name: unknown problem 'text_clasification'. Did you mean 'text_classification' or 'text_pair_classification' or 'token_classification'? `ftlib list problems` names all."
         ],
         id="unknown problem",
     ),
@@ -226,6 +226,48 @@ BROKEN = [
         id="no for false",
     ),
     pytest.param(
+        "learning_rate: 5e-5",
+        "learning_rate: 0,0001",
+        [
+            "p.yaml:14: training.learning_rate: '0,0001' is text; expected a number, greater than 0. "
+            "Write 0.0001: a decimal point, no comma."
+        ],
+        id="decimal comma",
+    ),
+    pytest.param(
+        "training:\n",
+        "splitting: {validation_ratio: 0.6, fusion_ratio: 0.4}\ntraining:\n",
+        [
+            "p.yaml:13: splitting: validation_ratio 0.6, fusion_ratio 0.4 leave nothing to train on; "
+            "their sum must be below 1."
+        ],
+        id="shares that leave nothing",
+    ),
+    pytest.param(
+        "columns: {text: sentence, label: 1}",
+        "columns: {text: sentence, label: sentence}",
+        [
+            "p.yaml:12: data.columns.label: 'sentence' is read as the text too; the answer would stand in the input. "
+            "Name another column."
+        ],
+        id="label among the texts",
+    ),
+    pytest.param(
+        "{name: csv, path: data/test.csv}",
+        "{name: csv, path: data/test.csv, delimiter: '||'}",
+        [
+            "p.yaml:11: data.sources.test.delimiter: '||' is text; expected text, at least 1 character, "
+            "at most 1 character. Write it as in ','."
+        ],
+        id="delimiter of two characters",
+    ),
+    pytest.param(
+        "base_model: models/tiny",
+        "base_model: ''",
+        ["p.yaml:4: base_model: '' is text; expected text, at least 1 character."],
+        id="no base model",
+    ),
+    pytest.param(
         "start_from: full",
         "start_from: ful",
         ["p.yaml:20: stages.1.start_from: unknown stage 'ful'. Did you mean 'full'?"],
@@ -258,7 +300,9 @@ BROKEN = [
     pytest.param(
         "- averaging",
         "- avraging",
-        ["p.yaml:25: fusions.0: unknown fusion 'avraging'. Did you mean 'averaging'? `ftlib list fusions` names all."],
+        [
+            "p.yaml:25: fusions.0: unknown fusion 'avraging'. Did you mean 'averaging' or 'rank_averaging'? `ftlib list fusions` names all."
+        ],
         id="unknown fusion",
     ),
     pytest.param(

@@ -10,10 +10,19 @@ from ftlib.problems.base import Problem
 settings.register_profile("unhurried", settings.default, deadline=None)  # first calls import scipy and the like
 settings.load_profile("unhurried")
 
+TEXTS = [
+    name
+    for name in Problem.available()
+    if Problem.named(name).auto_class == "AutoModelForSequenceClassification"
+    and not Problem.named(name).other_columns
+    and Problem.named(name).label_column == "label"
+]
+"""Problems on one text or a pair, which the tokenizer joins, with one answer."""
+
 WORDS = sorted(
     {
         word
-        for name in Problem.available()
+        for name in TEXTS
         for row in Problem.named(name).examples()
         for column in Problem.named(name).text_columns
         for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(row[column])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from report_kinds import KINDS
 from report_simulation import (
     MEMBERS,
     TEXTS,
@@ -243,6 +244,7 @@ STORIES = {
     "labels150": lambda: single_label(INTENTS, rows=4500, experiment="clinc"),
     "odd_names": lambda: single_label(ODD_LABELS, members=ODD_MEMBERS, experiment="odd_names"),
     "member_wins": lambda: member_wins(single_label()),
+    **{name: lambda retold=retold: retold(single_label()) for name, retold in KINDS.items()},
 }
 
 

@@ -132,11 +132,10 @@ def with_unreadable(table: pa.Table, bad: list[tuple[str, str]]) -> pa.Table:
     if not bad:
         return table
     first = table.column_names[0]
-    rest = {
-        field.name: pa.nulls(len(bad), field.type) if field.name != first else pa.array([raw for raw, _ in bad])
-        for field in table.schema
-    }
-    good = table.set_column(0, first, table[first].cast(pa.string())) if table[first].type != pa.string() else table
+    is_list = pa.types.is_list(table[first].type)
+    raw = pa.array([[raw] if is_list else raw for raw, _ in bad])
+    rest = {field.name: pa.nulls(len(bad), field.type) if field.name != first else raw for field in table.schema}
+    good = table.set_column(0, first, table[first].cast(raw.type)) if table[first].type != raw.type else table
     good = good.append_column(UNREADABLE, pa.nulls(len(table), pa.string()))
     return pa.concat_tables([good, pa.table({**rest, UNREADABLE: pa.array([why for _, why in bad])})])
 
@@ -144,6 +143,8 @@ def with_unreadable(table: pa.Table, bad: list[tuple[str, str]]) -> pa.Table:
 def _remedy(name: str, available: list[str], more: str) -> str:
     if name == "group":
         return "It is named by splitting.group_column."
+    if name.startswith("slice:"):
+        return "It is named by evaluation.slices."
     if available and available == [str(i) for i in range(len(available))]:
         return f"The columns are read as positions, 0 to {len(available) - 1}: set data.columns.{name}."
     return f"Say which one holds the {name}: data.columns.{name}. {more}"

@@ -1,7 +1,8 @@
 """Hugging Face data sets: from the hub by id, or a folder saved by `datasets`.
 
 Labels that the data set declares as classes are read by their names; the -1 that hub test splits carry in place of
-a hidden label is a missing value. Without internet, what an earlier run fetched is used.
+a hidden label is a missing value. What is inside a column is named with a dot: translation.en. Without internet, what
+an earlier run fetched is used.
 
     data:
       sources:
@@ -53,14 +54,17 @@ class Huggingface(Source):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def columns(self) -> list[str]:
-        """Return the names of the columns."""
-        return list(self._load().column_names)
+        """Return the names of the columns, and of what is inside them: translation.en."""
+        dataset = self._load()
+        return list(dict.fromkeys((*dataset.column_names, *dataset.flatten().column_names)))
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
         """Return the rows, classes by their names."""
         import pyarrow as pa
 
         dataset = self._load()
+        if not set(columns.values()) <= set(dataset.column_names):
+            dataset = dataset.flatten()  # translation: {en, ro} becomes translation.en and translation.ro
         _files.pick(self._shown(), columns, list(dataset.column_names))
         if not len(dataset):
             raise DataError(f"{self._shown()}: has columns but no rows.")

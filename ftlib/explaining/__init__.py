@@ -1,0 +1,1 @@
+"""Explaining: which words of a text an answer rests on."""

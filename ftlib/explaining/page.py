@@ -1,0 +1,124 @@
+# ruff: noqa: E501 - lines of markup are as long as what they hold
+"""Explanations as one HTML page that needs nothing else, in the report's colours, light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from ftlib.explaining.explain import Explanation
+from ftlib.report import heat, words
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ model }}: explanations</title>
+<style>{{ palette|safe }}{{ style|safe }}{{ own|safe }}</style>
+</head>
+<body>
+<main class="explained">
+<p class="eyebrow"><b><bdi>{{ model }}</bdi></b> &nbsp;·&nbsp; {{ method }}</p>
+<h1>What each word adds</h1>
+<p class="finding">Blue words speak for the answer, orange ones against it; the stronger the colour, the more. The bar reaches from the score of a text without words to that of the text.{% if whole %} The words add up to it, within a hundredth.{% else %} By this method the words need not add up to it.{% endif %}</p>
+{% for row in rows %}
+<article>
+<h2><bdi>{{ row.explained }}</bdi> <span>{{ row.told }}</span></h2>
+{% if row.share %}<div class="way" aria-hidden="true"><i style="left:{{ row.share[0] }}%;width:{{ row.share[1] }}%" class="{{ 'up' if row.up else 'down' }}"></i></div>{% endif %}
+{% for name, text in row.texts %}<div class="reading">{% if row.texts|length > 1 or name == "text as read" %}<b>{{ name }}</b>{% endif %}<p dir="auto">{{ text }}</p></div>
+{% endfor %}
+<p class="soft small">{{ row.top }}{% if not row.is_exact %} The model fuses its members otherwise than by their weighted mean, which is what is explained here.{% endif %}</p>
+</article>
+{% endfor %}
+</main>
+</body>
+</html>
+"""
+
+OWN = """
+.explained{max-width:54rem;margin:0 auto;padding:3.4rem 1.25rem}
+article{border-top:1px solid var(--line);margin:2.4rem 0 0;padding:1.6rem 0 0}
+article h2{font-size:1.125rem}
+article h2 span{font-weight:400;color:var(--soft);font-size:.875rem;margin-left:.4rem}
+.reading b{font-weight:400;font-size:.75rem;color:var(--soft);display:block}
+.reading p{font-size:1.0625rem;line-height:2;max-width:none;margin:.3rem 0 .6rem;white-space:pre-wrap}
+.way{position:relative;height:6px;margin:.7rem 0 .9rem;background:var(--sunken);border-radius:3px}
+.way i{position:absolute;top:0;bottom:0;min-width:2px;border-radius:3px;background:var(--accent)}
+.way i.down{background:var(--warn)}
+"""
+
+MOST_NAMED = 4
+
+
+def page(model: str, found: Sequence[Explanation]) -> str:
+    """Return the page.
+
+    Args:
+        model: What the model is called.
+        found: In the order to be shown.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    from ftlib.report import palette, style
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    whole = all(e.method == "integrated_gradients" for e in found)
+    return environment.from_string(PAGE).render(
+        model=model,
+        method=found[0].method.replace("_", " ") if found else "",
+        whole=whole,
+        rows=[_row(e) for e in found],
+        palette=palette.css(),
+        style=style.STYLE,
+        own=OWN,
+    )
+
+
+def _row(e: Explanation) -> dict[str, Any]:
+    is_number = e.explained == "value"
+    span = None if is_number else (min(e.baseline, e.score), abs(e.score - e.baseline))
+    return {
+        "explained": words.number(e.score, 2) if is_number else e.explained,
+        "told": told(e),
+        "share": span and tuple(round(part * 100, 2) for part in span),
+        "up": e.score >= e.baseline,
+        "texts": [(name, coloured(e, name)) for name in e.texts],
+        "top": top(e),
+        "is_exact": e.is_exact,
+    }
+
+
+def told(e: Explanation) -> str:
+    """Return the score and the one of a text without words."""
+    score, baseline = (words.number(value) for value in (e.score, e.baseline))
+    asked = "" if e.explained == "value" or _is_answer(e) else f", the answer is {_named(e.prediction)}"
+    return f"{score}; without words {baseline}{asked}"
+
+
+def top(e: Explanation, most: int = MOST_NAMED) -> str:
+    """Return the strongest words for the answer and against it."""
+    ranked = sorted(e.words, key=lambda word: -abs(word.attribution))
+    parts = []
+    for head, sign in (("For it", 1), ("against it", -1)):
+        named = [f"{w.text} {words.signed(w.attribution)}" for w in ranked if w.attribution * sign > 0][:most]
+        parts += [f"{head}: {', '.join(named)}"] if named else []
+    return words.sentence("; ".join(parts)) + "." if parts else "No word adds anything."
+
+
+def coloured(e: Explanation, column: str) -> Markup:
+    """Return one of the row's texts with its words coloured."""
+    most = heat.strongest(word.attribution for word in e.words)
+    weighed = [(word.start, word.end, word.attribution) for word in e.words if word.column == column]
+    return heat.heated(e.texts[column], weighed, most)
+
+
+def _is_answer(e: Explanation) -> bool:
+    return e.explained in e.prediction if isinstance(e.prediction, list) else e.explained == e.prediction
+
+
+def _named(prediction: Any) -> str:
+    return ", ".join(prediction) or "no label" if isinstance(prediction, list) else str(prediction)

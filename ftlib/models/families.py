@@ -1,0 +1,58 @@
+"""Families of base models: which of them a problem can be learned with.
+
+A family says how a model reads and answers, whatever it is called: an encoder sees a whole text at once (bert), an
+encoder-decoder writes a text about another (t5), a causal model goes on with a text (gpt2), and some see images
+beside texts (clip). A problem names those that it is learned with in `Problem.families`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlib.errors import UnsupportedError
+from ftlib.files import read_json
+
+if TYPE_CHECKING:
+    from ftlib.problems.base import Problem
+
+FAMILIES = {
+    "encoder": "an encoder, such as bert, roberta or distilbert",
+    "encoder_decoder": "an encoder-decoder, such as t5 or bart",
+    "causal": "a causal model, such as gpt2 or llama",
+    "image_text": "a model of images and texts, such as clip",
+}
+"""Every family, and what it is called in messages."""
+
+
+def check(folder: Path, problem: Problem) -> None:
+    """Refuse a model that a problem cannot be learned with; one of an unknown make passes.
+
+    Args:
+        folder: A checkpoint; an adapter is known by its base.
+        problem: What is learned.
+
+    Raises:
+        UnsupportedError: With what the problem needs.
+    """
+    path = next((p for p in (folder / "config.json", folder / "base" / "config.json") if p.is_file()), None)
+    config = read_json(path) if path else {}
+    family = family_of(config)
+    if family and family not in problem.families:
+        wanted = ", or ".join(FAMILIES[name] for name in problem.families)
+        got = f"{config['model_type']}, {FAMILIES[family].partition(',')[0]}"
+        raise UnsupportedError(f"{problem.name} needs {wanted}; got {got}. Set another base_model.")
+
+
+def family_of(config: dict[str, Any]) -> str | None:
+    """Return the family of a model from what config.json holds; None where transformers does not say."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = config.get("model_type")
+    if "vision_config" in config:
+        return "image_text"
+    if kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES or config.get("is_encoder_decoder"):
+        return "encoder_decoder"
+    if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:  # before the next: bert can be made to go on with a text, too
+        return "encoder"
+    return "causal" if kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
