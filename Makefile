@@ -9,7 +9,7 @@ run: $(VENV)/.run
 	$(BIN)/ftlib run params/quickstart.yaml
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

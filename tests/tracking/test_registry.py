@@ -67,7 +67,7 @@ def test_the_model_is_logged_as_code_with_signature_and_pinned_requirements(home
     requirements = (folder / "requirements.txt").read_text().split()
     assert all("==" in line and "+" not in line for line in requirements)
     assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers", "ftfy"}
-    assert (folder / "code" / "ftlib" / "answering.py").is_file()
+    assert (folder / "code" / "ftlib" / "serving" / "answering.py").is_file()
     assert (folder / "input_example.json").is_file()
     assert not [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pickle", ".pyc")]
 
