@@ -180,11 +180,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     """Return the mean cross-entropy of the labels' tokens.
 
     Smoothing: Szegedy et al. (2016), https://arxiv.org/abs/1512.00567, section 7; 0.1 for translation in Vaswani et
-    al. (2017), https://arxiv.org/abs/1706.03762, section 5.4.
+    al. (2017), https://arxiv.org/abs/1706.03762, section 5.4. Tokens that can never be said (see `without_virtual`) get
+    no share of it.
     """
+    import torch
     from torch.nn import functional as F
 
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
+    scores, gold = logits.flatten(0, 1), labels.flatten()
+    hard = F.cross_entropy(scores, gold, ignore_index=IGNORED)
+    if not smoothing:
+        return hard
+    known = scores[gold != IGNORED]
+    possible = known > torch.finfo(torch.bfloat16).min / 2
+    even = -F.log_softmax(known, dim=-1).masked_fill(~possible, 0.0).sum(-1) / possible.sum(-1)
+    return (1 - smoothing) * hard + smoothing * even.mean()
 
 
 # -- reading and writing -------------------------------------------------------------------------------

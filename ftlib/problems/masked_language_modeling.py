@@ -54,6 +54,7 @@ class MaskedLanguageModeling(Problem):
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     families: ClassVar[tuple[str, ...]] = ("encoder",)
     peft_task_type: ClassVar[str] = "FEATURE_EXTRACTION"
+    model_inputs: ClassVar[tuple[str, ...]] = ("input_ids",)  # one text a row: token types are all 0, the default
     model_targets: ClassVar[tuple[str, ...]] = (
         "labels",
         "can_mask",

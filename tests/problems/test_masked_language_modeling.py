@@ -36,7 +36,7 @@ def second(tiny_model: TinyModel) -> Checkpoint:
 
 def whole_logits(checkpoint: Checkpoint, batch: dict) -> torch.Tensor:
     """Return plain transformers' logits at every place."""
-    inputs = {n: batch[n] for n in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs = {n: batch[n] for n in ("input_ids", "attention_mask")}
     with torch.no_grad():
         return checkpoint.model(**inputs).logits
 
