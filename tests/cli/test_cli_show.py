@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -149,7 +150,15 @@ def test_a_terminal_gets_lines_that_change_in_place(monkeypatch: pytest.MonkeyPa
     assert "computed in 0.2 s" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_control_c_that_python_loses_stops_the_run_at_the_next_progress(display: live.Display):
+@pytest.fixture
+def takes_control_c() -> Iterator[None]:
+    """Take Ctrl-C as a terminal's child does: jobs in the background are started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_control_c_that_python_loses_stops_the_run_at_the_next_progress(display: live.Display, takes_control_c: None):
     class Finalizer:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
