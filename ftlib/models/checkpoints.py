@@ -30,6 +30,10 @@ __all__ = ["Checkpoint", "fetch", "fingerprint", "load", "load_tokenizer", "quie
 
 SETTINGS = "ftlib.json"
 ADAPTER = "adapter_config.json"
+AS_THE_FILE_SAYS = "PreTrainedTokenizerFast"
+"""The tokenizer class that takes tokenizer.json as it is: a model's own (BertTokenizer...) lays out special tokens
+anew when it is opened, without the virtual ones."""
+
 BASE = "base"
 """The folder inside an adapter's that holds the model it adapts."""
 
@@ -124,10 +128,10 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
     with quiet():
         if hasattr(model, "peft_config"):
             _save_adapter(model, folder)
-            _save_tokenizer(tokenizer, folder / BASE)
+            _save_tokenizer(tokenizer, folder / BASE, as_the_file_says=virtual is not None)
         else:
             _save_plain(model, folder)
-        _save_tokenizer(tokenizer, folder)
+        _save_tokenizer(tokenizer, folder, as_the_file_says=virtual is not None)
     settings = {k: v for k, v in checkpoint.settings.items() if k != "virtual_tokens"}
     write_json(folder / SETTINGS, {**settings, **({"virtual_tokens": virtual.dump()} if virtual else {})})
 
@@ -194,7 +198,7 @@ def _save_plain(model: PreTrainedModel, folder: Path, state: dict[str, Tensor] |
     write_json(folder / "config.json", {k: v for k, v in config.items() if k not in OF_THIS_MACHINE})
 
 
-def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, as_the_file_says: bool = False) -> None:
     """Write the tokenizer, without what it remembers of its last call: how that was cut and padded."""
     tokenizer = copy.deepcopy(tokenizer)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -206,7 +210,8 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     forgotten = OF_THIS_MACHINE | OF_THE_LAST_CALL
     config = {k: v for k, v in read_json(path).items() if k not in forgotten}
     sides = {k: v for k, v in (("truncation_side", tokenizer.truncation_side),) if v != "right"}
-    write_json(path, {**config, **sides})
+    opened = {"tokenizer_class": AS_THE_FILE_SAYS, "model_input_names": list(tokenizer.model_input_names)}
+    write_json(path, {**config, **sides, **(opened if as_the_file_says else {})})
     if hasattr(tokenizer, "image_processor"):
         tokenizer.image_processor.save_pretrained(folder)
 

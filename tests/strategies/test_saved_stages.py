@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from ftlib import compatibility
 from ftlib.errors import UnsupportedError
 from ftlib.models import checkpoints
 from ftlib.models.layers import block_list, unwrapped
 from ftlib.models.peft_models import has_beyond_plain, merged
+from ftlib.models.virtual_tokens import name as virtual_name
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
@@ -90,6 +93,21 @@ def test_no_saved_file_names_a_folder_of_this_machine(name, tiny_model, tmp_path
         text = path.read_text()
         assert str(tmp_path) not in text, path
         assert str(tiny_model("bert")) not in text, path
+
+
+def test_virtual_tokens_stay_where_the_tokenizers_own_class_would_lay_out_special_tokens_anew(tiny_model, tmp_path):
+    """BertTokenizer, as most checkpoints name it, builds its template itself and not from tokenizer.json."""
+    start = tmp_path / "start"
+    shutil.copytree(tiny_model("bert"), start)
+    config = json.loads((start / "tokenizer_config.json").read_text())
+    (start / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}))
+    assert type(AutoTokenizer.from_pretrained(start)).__name__ == "BertTokenizer"
+    result = trained("prompt_tuning", start, tmp_path)
+    written = AutoTokenizer.from_pretrained(result.folder)
+    tokens = written.convert_ids_to_tokens(written("charged twice")["input_ids"])
+    assert tokens[:3] == [written.cls_token, virtual_name(0), virtual_name(1)]
+    ours = contracts.logits(result.reloaded, result.rows, result.problem)
+    np.testing.assert_allclose(plain_logits(result.folder, result.problem), ours, atol=1e-5)
 
 
 def test_a_frozen_trunk_is_left_exactly_as_it_was(tiny_model, tmp_path):
