@@ -47,6 +47,7 @@ class Summarization(Problem):
 
     label_column: ClassVar[str] = "summary"
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    answers_untrained: ClassVar[bool] = True  # its head is the pretrained one
     families: ClassVar[tuple[str, ...]] = ("encoder_decoder",)
     peft_task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
     model_inputs: ClassVar[tuple[str, ...]] = _seq2seq.INPUTS
