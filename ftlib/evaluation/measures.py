@@ -199,17 +199,13 @@ def _mcc(rows: _Rows) -> Measure:
 
 def _calibration(rows: _Rows) -> Measure:
     """Sum, per bin, hits minus confidence; several labels a row are pooled."""
-    import numpy as np
-
-    from ftlib.targets.metrics import NUM_BINS
+    from ftlib.targets.metrics import bin_gaps
 
     if rows.references.ndim == 2:
         confidence, hit = rows.scores, rows.references > 0
     else:
         confidence, hit = rows.scores.max(1, keepdims=True), (rows.predicted == rows.references)[:, None]
-    number = np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], confidence, side="left")
-    gaps = np.zeros((len(confidence), NUM_BINS))
-    np.add.at(gaps, (np.arange(len(confidence))[:, None], number), hit - confidence)
+    gaps = bin_gaps(confidence, hit)
     return lambda counts: abs(counts @ gaps).sum(1) / (counts.sum(1) * confidence.shape[1])
 
 

@@ -12,7 +12,7 @@ that fusions need to know.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ftlib.errors import ParamsError, unknown
@@ -58,6 +58,9 @@ class Target:
     labels: tuple[str, ...] = ()
     """Label names, in the order of the model's outputs; () until they are learned from the data."""
 
+    layout: Layout | None = field(default=None, kw_only=True, repr=False, compare=False)
+    """The units of the rows at hand; None where each row is one unit, or no rows are at hand."""
+
     def __post_init__(self) -> None:
         read.check(self.labels)
 
@@ -78,14 +81,16 @@ class Target:
         """
         return self.kind
 
-    @property
-    def layout(self) -> Layout | None:
-        """The units of the rows at hand; None where each row is one unit."""
-        return None
-
     def over(self, layout: Layout | None) -> Self:
         """Return this target for rows of that layout."""
-        return self
+        return replace(self, layout=layout)
+
+    @property
+    def laid_out(self) -> Layout:
+        """The layout, for what makes no sense without one."""
+        if self.layout is None:
+            raise ValueError(f"{self.kind} is read and measured row by row; use the target over the layout of its rows")
+        return self.layout
 
     def take(self, rows: np.ndarray) -> Self:
         """Return this target for some of its rows, given by position or by a boolean each."""

@@ -7,23 +7,21 @@ candidates, whose support is compared within the row only: whatever they give is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.errors import DataError
 from ftlib.targets import reading as read
+from ftlib.targets._losses import softened_divergence
 from ftlib.targets.base import Target
-from ftlib.targets.metrics import NUM_BINS, Metric, bins
+from ftlib.targets.metrics import Metric, bin_gaps, bins
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import numpy as np
     import pyarrow as pa
     from torch import Tensor
 
     from ftlib.targets.base import Column
-    from ftlib.targets.layout import Layout
 
 TEXT = "text"
 """The column of a layout's units that holds a choice's text."""
@@ -40,8 +38,6 @@ class Choice(Target):
     main_metric: ClassVar[str] = "accuracy"
     has_labels: ClassVar[bool] = False
 
-    layout_: Layout | None = None
-
     @property
     def num_outputs(self) -> int:
         """One: the choice's probability."""
@@ -51,15 +47,6 @@ class Choice(Target):
     def unit_kind(self) -> str:
         """Candidates, compared within their row."""
         return "candidate"
-
-    @property
-    def layout(self) -> Layout | None:
-        """The choices of the rows at hand."""
-        return self.layout_
-
-    def over(self, layout: Layout | None) -> Self:
-        """Return this target for rows with these choices."""
-        return replace(self, layout_=layout)
 
     # -- gold answers ------------------------------------------------------------------------------
 
@@ -82,7 +69,7 @@ class Choice(Target):
         """Return 1 for the right choice of each row and 0 for the others, float64, shape (num_units, 1)."""
         import numpy as np
 
-        layout = self._layout()
+        layout = self.laid_out
         if layout.units is None:
             raise DataError("choices have no texts here; read the answers by their positions.")
         gold = np.array(read.flat(column).to_pylist(), dtype=object)
@@ -97,7 +84,7 @@ class Choice(Target):
         """Return what `encode` does, from the position of the right choice in each row, shape (num_rows,)."""
         import numpy as np
 
-        layout = self._layout()
+        layout = self.laid_out
         right = np.zeros((layout.num_units, 1))
         right[layout.splits[:-1] + positions] = 1
         return right
@@ -117,11 +104,7 @@ class Choice(Target):
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence over each row's choices, times the temperature squared."""
-        from torch.nn import functional as F
-
-        student = F.log_softmax(student_logits.float() / temperature, dim=-1)
-        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
-        return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+        return softened_divergence(student_logits, teacher_logits, temperature)
 
     # -- scores and answers ------------------------------------------------------------------------
 
@@ -133,7 +116,7 @@ class Choice(Target):
         """
         import numpy as np
 
-        layout = self._layout()
+        layout = self.laid_out
         highest = logits[layout.best(logits)] if layout.num_rows else np.zeros(0)
         return self.probabilities(np.exp(logits.astype(np.float64) - highest[layout.row_of])[:, None])[:, None]
 
@@ -141,7 +124,7 @@ class Choice(Target):
         """Return what scores of any make come to: each choice's share of its row's support, shape (num_units,)."""
         import numpy as np
 
-        layout = self._layout()
+        layout = self.laid_out
         support = np.maximum(scores.reshape(len(scores), -1).prod(-1).astype(np.float64), 0)
         total = layout.sums(support[:, None])[:, 0]
         even = 1 / np.maximum(layout.counts, 1)
@@ -149,15 +132,15 @@ class Choice(Target):
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return where each row's most probable choice is among all units, the first of equals, shape (num_rows,)."""
-        return self._layout().best(scores.prod(-1))
+        return self.laid_out.best(scores.prod(-1))
 
     def positions_in_rows(self, scores: np.ndarray) -> np.ndarray:
         """Return the position of each row's most probable choice among its own, from 0, shape (num_rows,)."""
-        return self.predicted(scores) - self._layout().splits[:-1]
+        return self.predicted(scores) - self.laid_out.splits[:-1]
 
     def decode(self, scores: np.ndarray) -> list[Any]:
         """Return the text of the most probable choice a row; its position where texts are not known."""
-        layout = self.layout_
+        layout = self.layout
         if layout is None or not layout.num_rows:
             return []
         if layout.units is None:
@@ -169,7 +152,7 @@ class Choice(Target):
         """Return the probability of each row's answer."""
         import numpy as np
 
-        return self.probabilities(scores)[self.predicted(scores)] if self.layout_ else np.zeros(0)
+        return self.probabilities(scores)[self.predicted(scores)] if self.layout else np.zeros(0)
 
     def row_right(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Return which rows' most probable choice is the right one."""
@@ -182,15 +165,11 @@ class Choice(Target):
         gold = self.probabilities(scores)[references[:, 0] > 0]
         return -np.log(np.maximum(gold, SMALLEST))
 
-    def same(self, scores: np.ndarray, other_scores: np.ndarray, references: np.ndarray) -> np.ndarray:
-        """Return on which rows two models choose alike."""
-        return self.predicted(scores) == self.predicted(other_scores)
-
     # -- strata ------------------------------------------------------------------------------------
 
     def strata(self, references: np.ndarray, num_folds: int) -> np.ndarray:
         """Return where the right choice stands in its row: folds get their share of each position."""
-        return self._layout().best(references[:, 0]) - self._layout().splits[:-1]
+        return self.laid_out.best(references[:, 0]) - self.laid_out.splits[:-1]
 
     def strata_column(self, column: Column) -> None:
         """Return nothing: answers are texts of their own."""
@@ -210,12 +189,8 @@ class Choice(Target):
 
     def _calibration(self, scores: np.ndarray, references: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Sum, per bin of confidence, hits minus confidence."""
-        import numpy as np
-
         confidence = self.probabilities(scores)[self.predicted(scores)]
-        number = np.searchsorted(np.linspace(0, 1, NUM_BINS + 1)[1:-1], confidence, side="left")
-        gaps = np.zeros((len(confidence), NUM_BINS))
-        gaps[np.arange(len(confidence)), number] = self.row_right(scores, references) - confidence
+        gaps = bin_gaps(confidence[:, None], self.row_right(scores, references)[:, None])
         return lambda counts: abs(counts @ gaps).sum(1) / counts.sum(1)
 
     def _metrics(self) -> dict[str, Metric]:
@@ -248,8 +223,3 @@ class Choice(Target):
 
         mean = np.mean([self.scores(one)[:, 0] for one in logits], axis=0)
         return np.log(np.maximum(mean, SMALLEST))
-
-    def _layout(self) -> Layout:
-        if self.layout_ is None:
-            raise ValueError("choices are measured and decoded row by row; use the target over a layout.")
-        return self.layout_

@@ -168,6 +168,24 @@ def _expected_gap(confidences: np.ndarray, hits: np.ndarray) -> float:
     return total / len(confidences)
 
 
+def bin_gaps(confidences: np.ndarray, hits: np.ndarray, num_bins: int = NUM_BINS) -> np.ndarray:
+    """Return hits minus confidence of each row, per bin of confidence, shape (num_rows, num_bins).
+
+    So the calibration error of any resample is |counts @ gaps|, summed over bins, over how many answers there are.
+
+    Args:
+        confidences: Probabilities, shape (num_rows, num_answers).
+        hits: Whether each answer is right, the same shape.
+        num_bins: As `bins` has them.
+    """
+    import numpy as np
+
+    number = np.searchsorted(np.linspace(0, 1, num_bins + 1)[1:-1], confidences, side="left")
+    gaps = np.zeros((len(confidences), num_bins))
+    np.add.at(gaps, (np.arange(len(confidences))[:, None], number), hits - confidences)
+    return gaps
+
+
 def bins(confidences: np.ndarray, hits: np.ndarray, num_bins: int = NUM_BINS) -> list[tuple[float, float, int]]:
     """Return the bins of a reliability diagram that hold rows: mean confidence, share of hits, count.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ftlib.targets import reading as read
+from ftlib.targets._losses import softened_divergence
 from ftlib.targets.base import Target
 from ftlib.targets.metrics import SINGLE_LABEL, TWO_LABELS, Metric, clipped
 
@@ -60,11 +61,7 @@ class SingleLabel(Target):
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence of softened probabilities, times the temperature squared."""
-        from torch.nn import functional as F
-
-        student = F.log_softmax(student_logits.float() / temperature, dim=-1)
-        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
-        return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+        return softened_divergence(student_logits, teacher_logits, temperature)
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
         """Return probabilities by softmax over the labels."""

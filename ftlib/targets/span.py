@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.targets import reading as read
+from ftlib.targets._losses import softened_divergence
 from ftlib.targets._squad import compared, golds, normalised
 from ftlib.targets.base import Target
 from ftlib.targets.metrics import Metric
@@ -49,8 +50,6 @@ class Span(Target):
     no_answer: bool = False
     """Whether a row may have no answer."""
 
-    layout_: Layout | None = field(default=None, compare=False, repr=False)
-
     @property
     def num_outputs(self) -> int:
         """Two: the answer's beginning and its end."""
@@ -63,23 +62,8 @@ class Span(Target):
         """Candidates."""
         return "candidate"
 
-    @property
-    def layout(self) -> Layout | None:
-        """The candidates of the rows at hand."""
-        return self.layout_
-
-    def over(self, layout: Layout | None) -> Self:
-        """Return this target for rows with these candidates."""
-        return replace(self, layout_=layout)
-
-    @property
-    def _candidates(self) -> Layout:
-        if self.layout_ is None:
-            raise ValueError("answers are measured over candidates; use target.over(layout)")
-        return self.layout_
-
     def _texts(self, units: np.ndarray | None = None) -> list[str]:
-        layout = self._candidates
+        layout = self.laid_out
         if layout.units is None:
             raise ValueError("candidates need their texts: a layout with units")
         texts = layout.units["text"]
@@ -112,7 +96,7 @@ class Span(Target):
         read.check_complete(read.flat(column))
         texts = iter(self._texts())
         lines: list[tuple[float, float, bool]] = []
-        for answers, count in zip(column.to_pylist(), self._candidates.counts.tolist(), strict=True):
+        for answers, count in zip(column.to_pylist(), self.laid_out.counts.tolist(), strict=True):
             gold = golds((answer["text"] for answer in answers), no_answer=self.no_answer)
             has = bool(answers)
             for _ in range(count):
@@ -140,11 +124,7 @@ class Span(Target):
             teacher_logits: The same shape.
             temperature: Softness of both.
         """
-        from torch.nn import functional as F
-
-        student = F.log_softmax(student_logits.float() / temperature, dim=1)
-        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
-        return F.kl_div(student, teacher, log_target=True, reduction="batchmean") / 2 * temperature**2
+        return softened_divergence(student_logits, teacher_logits, temperature, dim=1) / 2
 
     # -- scores and answers ------------------------------------------------------------------------
 
@@ -156,7 +136,7 @@ class Span(Target):
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return the unit that is best supported in each row, shape (num_rows,)."""
-        return self._candidates.best(scores.prod(-1))
+        return self.laid_out.best(scores.prod(-1))
 
     def decode(self, scores: np.ndarray) -> list[str]:
         """Return each row's answer; "" where it has none."""
@@ -182,7 +162,7 @@ class Span(Target):
         import numpy as np
 
         support = scores.prod(-1)
-        right, total = (self._candidates.sums(part) for part in (support * references[:, EXACT], support))
+        right, total = (self.laid_out.sums(part) for part in (support * references[:, EXACT], support))
         return -np.log(np.clip(right / np.maximum(total, 1e-300), SMALLEST, 1.0))
 
     def same(self, scores: np.ndarray, other_scores: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -198,7 +178,7 @@ class Span(Target):
         """Return whether each row has an answer, 0 or 1."""
         import numpy as np
 
-        return references[self._candidates.splits[:-1], HAS_ANSWER].astype(np.int64)
+        return references[self.laid_out.splits[:-1], HAS_ANSWER].astype(np.int64)
 
     def strata_column(self, column: Column) -> Column | None:
         """Return whether rows have an answer, where some may have none."""

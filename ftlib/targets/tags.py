@@ -9,7 +9,7 @@ since all are read into BIO. Plain tags (parts of speech) are scored word by wor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ftlib.targets.base import Column
-    from ftlib.targets.layout import Layout
 
 IGNORED = -100
 """The label of tokens that carry none."""
@@ -50,8 +49,6 @@ class Tags(Target):
 
     illegal_tags: Literal["repair", "reject"] = "repair"
     """What becomes of a sequence that its scheme does not allow."""
-
-    layout_: Layout | None = field(default=None, repr=False, compare=False)
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
@@ -78,20 +75,6 @@ class Tags(Target):
     def unit_kind(self) -> str:
         """A word has one tag."""
         return "single_label"
-
-    @property
-    def layout(self) -> Layout | None:
-        """Which words rows have."""
-        return self.layout_
-
-    def over(self, layout: Layout | None) -> Tags:
-        """Return this target for rows of that layout."""
-        return replace(self, layout_=layout)
-
-    def _laid_out(self) -> Layout:
-        if self.layout_ is None:
-            raise ValueError("tags are read row by row; use the target over the layout of its rows")
-        return self.layout_
 
     # -- labels in ---------------------------------------------------------------------------------
 
@@ -151,17 +134,17 @@ class Tags(Target):
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return the ids of each row's most probable legal tags, shape (num_words,)."""
-        return scores.argmax(-1) if self.is_plain else best_legal(scores, self._laid_out().splits, self.tags)
+        return scores.argmax(-1) if self.is_plain else best_legal(scores, self.laid_out.splits, self.tags)
 
     def decode(self, scores: np.ndarray) -> list[list[str]]:
         """Return each row's tags."""
         names = [self.labels[i] for i in self.predicted(scores)]
-        splits = self._laid_out().splits.tolist()
+        splits = self.laid_out.splits.tolist()
         return [names[start:stop] for start, stop in pairwise(splits)]
 
     def spans(self, scores: np.ndarray) -> Spans:
         """Return the spans that scores stand for."""
-        return spans(self.predicted(scores), self._laid_out().splits, self.tags)
+        return spans(self.predicted(scores), self.laid_out.splits, self.tags)
 
     def answer_type(self) -> pa.DataType:
         """Return lists of tags."""
@@ -173,7 +156,7 @@ class Tags(Target):
         """Return the probability of each row's least sure tag; 1 where there is no word."""
         import numpy as np
 
-        layout = self._laid_out()
+        layout = self.laid_out
         chosen = np.take_along_axis(scores, self.predicted(scores)[:, None], axis=1)[:, 0]
         least = np.ones(layout.num_rows)
         np.minimum.at(least, layout.row_of, chosen)
@@ -185,14 +168,14 @@ class Tags(Target):
 
     def row_losses(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Return the sum of each row's log-losses, word by word."""
-        return self._laid_out().sums(self._losses(scores, references))
+        return self.laid_out.sums(self._losses(scores, references))
 
     def same(self, scores: np.ndarray, other_scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Return the rows that two models tag alike."""
         return self._no_word(self.predicted(scores) != self.predicted(other_scores))
 
     def _no_word(self, found: np.ndarray) -> np.ndarray:
-        return self._laid_out().sums(found) == 0
+        return self.laid_out.sums(found) == 0
 
     def _losses(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -205,7 +188,7 @@ class Tags(Target):
         """Return each row's rarest type of span, and one number more for rows without any."""
         import numpy as np
 
-        there = self._per_row(spans(references, self._laid_out().splits, self.tags))
+        there = self._per_row(spans(references, self.laid_out.splits, self.tags))
         totals = there.sum(0)
         rarest = np.where(there > 0, totals, np.inf).argmin(1) if len(totals) else np.zeros(len(there), np.int64)
         return np.where(there.any(1), rarest, len(totals))
@@ -246,7 +229,7 @@ class Tags(Target):
         """Return what each row adds: spans found, given and to find of each type; words right, all, their loss."""
         import numpy as np
 
-        layout, tags = self._laid_out(), self.tags
+        layout, tags = self.laid_out, self.tags
         given, gold = (spans(ids, layout.splits, tags) for ids in (predicted, references))
         hits = given.among(gold, len(references))
         found = Spans(given.first[hits], given.last[hits], given.type[hits])
@@ -258,7 +241,7 @@ class Tags(Target):
         """Return how many spans of each type a row has, shape (num_rows, num_types)."""
         import numpy as np
 
-        layout, size = self._laid_out(), len(self.tags.types)
+        layout, size = self.laid_out, len(self.tags.types)
         rows = np.searchsorted(layout.splits, found.first, side="right") - 1
         counts = np.bincount(rows * size + found.type, minlength=layout.num_rows * size)
         return counts.reshape(layout.num_rows, size).astype(np.float64)

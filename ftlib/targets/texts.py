@@ -9,7 +9,7 @@ several is the mixture of their distributions, and a fusion that compares the te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.errors import ParamsError
@@ -19,8 +19,6 @@ from ftlib.targets.base import Target
 from ftlib.targets.metrics import Metric
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import numpy as np
     import pyarrow as pa
 
@@ -49,7 +47,6 @@ class Texts(Target):
 
     main_metric: str = "chrf"  # type: ignore[misc]  # a problem says what its texts are judged by
     measuring: of.Measuring = field(default_factory=of.Measuring)
-    layout_: Layout | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -60,15 +57,6 @@ class Texts(Target):
     def unit_kind(self) -> str:
         """Candidates, compared within their row."""
         return "candidate"
-
-    @property
-    def layout(self) -> Layout | None:
-        """The candidates of the rows at hand."""
-        return self.layout_
-
-    def over(self, layout: Layout | None) -> Self:
-        """Return this target for rows with these candidates."""
-        return replace(self, layout_=layout)
 
     # -- gold texts --------------------------------------------------------------------------------
 
@@ -95,17 +83,12 @@ class Texts(Target):
         """Return what metrics are made of, one line a candidate: see `ftlib.targets.text_metrics.statistics`."""
         array = read.flat(column)
         read.check_complete(array)
-        layout = self._layout()
+        layout = self.laid_out
         gold = array.to_pylist()
         return of.statistics(self._texts(), [gold[row] for row in layout.row_of.tolist()], self.measuring)
 
-    def _layout(self) -> Layout:
-        if self.layout_ is None:
-            raise ValueError("generated texts are measured as candidates of rows; give their layout by `over`")
-        return self.layout_
-
     def _texts(self) -> list[str]:
-        layout = self._layout()
+        layout = self.laid_out
         return [] if layout.units is None else layout.units[TEXT].to_pylist()
 
     # -- scores and answers ------------------------------------------------------------------------
@@ -116,7 +99,7 @@ class Texts(Target):
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return the position of each row's best candidate, shape (num_rows,)."""
-        return self._layout().best(self.support(scores))
+        return self.laid_out.best(self.support(scores))
 
     def decode(self, scores: np.ndarray) -> list[str]:
         """Return each row's best candidate."""
@@ -128,7 +111,7 @@ class Texts(Target):
 
         A member that is not used has candidates too, which are there or not by whether it was run.
         """
-        layout, texts, support = self._layout(), self._texts(), self.support(scores)
+        layout, texts, support = self.laid_out, self._texts(), self.support(scores)
         ends = zip(layout.splits[:-1].tolist(), layout.splits[1:].tolist(), strict=True)
         ordered = (sorted(range(start, end), key=lambda i: (-support[i], i))[:limit] for start, end in ends)
         told = ([i for n, i in enumerate(row) if n == 0 or support[i] > NEGLIGIBLE] for row in ordered)
@@ -141,10 +124,6 @@ class Texts(Target):
     def row_losses(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Return how far each text is from perfect quality."""
         return 1 - self._chosen(scores, references)[:, of.QUALITY]
-
-    def same(self, scores: np.ndarray, other_scores: np.ndarray, references: np.ndarray) -> np.ndarray:
-        """Return on which rows two models give the same text."""
-        return self.predicted(scores) == self.predicted(other_scores)
 
     def _chosen(self, scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Return the statistics of each row's best candidate; of a row that has none, zeros."""

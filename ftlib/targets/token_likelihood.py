@@ -12,20 +12,17 @@ Since most of the vocabulary is absent, only linear pools of the members mean an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.targets.base import Target
 from ftlib.targets.metrics import Metric
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import numpy as np
     import pyarrow as pa
 
     from ftlib.targets.base import Column
-    from ftlib.targets.layout import Layout
 
 SMALLEST = 1e-30
 """Probabilities below it count as it where a logarithm is taken."""
@@ -48,21 +45,10 @@ class TokenLikelihood(Target):
     has_labels: ClassVar[bool] = False
     contradicts: ClassVar[bool] = False
 
-    layout_: Layout | None = None
-
     @property
     def num_outputs(self) -> int:
         """One: a probability."""
         return 1
-
-    @property
-    def layout(self) -> Layout | None:
-        """The places and candidates of the rows at hand."""
-        return self.layout_
-
-    def over(self, layout: Layout | None) -> Self:
-        """Return this target for rows with these units."""
-        return replace(self, layout_=layout)
 
     # -- gold --------------------------------------------------------------------------------------
 
@@ -79,15 +65,10 @@ class TokenLikelihood(Target):
 
     def encode(self, column: Column) -> np.ndarray:
         """Return what metrics are made of, one line a unit; all of it is in the layout."""
-        return self._layout().units["reference"].combine_chunks().flatten().to_numpy().reshape(-1, 3)  # type: ignore
-
-    def _layout(self) -> Layout:
-        if self.layout_ is None:
-            raise ValueError("tokens are measured at the places of rows; give their layout by `over`")
-        return self.layout_
+        return self.laid_out.units["reference"].combine_chunks().flatten().to_numpy().reshape(-1, 3)  # type: ignore
 
     def _unit(self, column: str) -> np.ndarray:
-        return self._layout().units[column].combine_chunks().to_numpy(zero_copy_only=False)  # type: ignore[index]
+        return self.laid_out.units[column].combine_chunks().to_numpy(zero_copy_only=False)  # type: ignore[index]
 
     # -- scores and answers ------------------------------------------------------------------------
 
@@ -96,10 +77,10 @@ class TokenLikelihood(Target):
         import numpy as np
 
         candidates = np.flatnonzero(self._unit(TOKEN) >= 0)
-        places = self._unit(PLACE)[candidates]
-        order = np.lexsort((-candidates, scores[candidates, 0], places))  # of equals the first, so the last here
-        last = np.flatnonzero(np.diff(places[order], append=-1))
-        return candidates[order[last]]
+        rows, places = self.laid_out.row_of[candidates], self._unit(PLACE)[candidates]
+        order = np.lexsort((-candidates, scores[candidates, 0], places, rows))  # of equals the first, so the last here
+        is_last = np.diff(places[order], append=-1) | np.diff(rows[order], append=-1)  # a row may be there twice
+        return candidates[order[np.flatnonzero(is_last)]]
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return the most probable token of each place."""
@@ -107,7 +88,7 @@ class TokenLikelihood(Target):
 
     def decode(self, scores: np.ndarray) -> list[str]:
         """Return each row's most probable tokens, one a place; where units have no texts, how likely the row is."""
-        layout = self._layout()
+        layout = self.laid_out
         if layout.units is not None and TEXT in layout.units.column_names:
             found: list[list[str]] = [[] for _ in range(layout.num_rows)]
             best = self.best(scores)
@@ -119,7 +100,7 @@ class TokenLikelihood(Target):
 
     def ranked(self, scores: np.ndarray, limit: int) -> list[list[list[dict[str, Any]]]]:
         """Return, for each place of each row, its most probable candidates: token and score."""
-        layout, places, tokens, texts = self._layout(), self._unit(PLACE), self._unit(TOKEN), self._unit(TEXT)
+        layout, places, tokens, texts = self.laid_out, self._unit(PLACE), self._unit(TOKEN), self._unit(TEXT)
         found: list[dict[int, list[dict[str, Any]]]] = [{} for _ in range(layout.num_rows)]
         row_of = layout.row_of
         for unit in (-scores[:, 0]).argsort(kind="stable").tolist():
@@ -135,7 +116,7 @@ class TokenLikelihood(Target):
         references = self.encode(None)  # type: ignore[arg-type]
         is_gold = references[:, IS_GOLD] > 0
         losses = np.where(is_gold, -np.log(np.maximum(scores[:, 0], SMALLEST)), 0.0)
-        return self._layout().sums(losses), self._layout().sums(is_gold.astype(np.float64))
+        return self.laid_out.sums(losses), self.laid_out.sums(is_gold.astype(np.float64))
 
     def row_perplexities(self, scores: np.ndarray) -> np.ndarray:
         """Return each row's perplexity, NaN where no place's token is known."""
@@ -162,7 +143,7 @@ class TokenLikelihood(Target):
         hit = np.zeros(len(scores))
         best = self.best(scores)
         hit[best] = references[best, QUALITY]
-        return self._layout().sums(hit), self._layout().sums(references[:, IS_PLACE])
+        return self.laid_out.sums(hit), self.laid_out.sums(references[:, IS_PLACE])
 
     def same(self, scores: np.ndarray, other_scores: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Return on which rows two models find the same tokens most probable, at every place."""
@@ -171,7 +152,7 @@ class TokenLikelihood(Target):
         one, other = self.best(scores), self.best(other_scores)
         differs = np.zeros(len(scores))
         differs[one[one != other]] = 1
-        return self._layout().sums(differs) == 0
+        return self.laid_out.sums(differs) == 0
 
     def gold(self, column: Column) -> Column:
         """Return the texts."""

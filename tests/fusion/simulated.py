@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -48,18 +48,10 @@ class Words(SingleLabel):
     """Tags of words, with plain accuracy over words: a target whose rows have several units with labels."""
 
     kind: ClassVar[str] = "words"
-    layout_: Layout | None = None
 
     @property
     def unit_kind(self):
         return "single_label"
-
-    @property
-    def layout(self):
-        return self.layout_
-
-    def over(self, layout):
-        return replace(self, layout_=layout)
 
     def strata(self, references, num_folds):
         return np.zeros(self.layout.num_rows, np.int64)
@@ -74,7 +66,6 @@ class Candidates(Target):
     proper_loss: ClassVar[str] = "lost"
     has_labels: ClassVar[bool] = False
     factors: int = 1
-    layout_: Layout | None = None
 
     @property
     def num_outputs(self):
@@ -83,13 +74,6 @@ class Candidates(Target):
     @property
     def unit_kind(self):
         return "candidate"
-
-    @property
-    def layout(self):
-        return self.layout_
-
-    def over(self, layout):
-        return replace(self, layout_=layout)
 
     def strata(self, references, num_folds):
         return np.zeros(self.layout.num_rows, np.int64)
