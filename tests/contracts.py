@@ -23,7 +23,14 @@ from ftlib.training import stage
 from ftlib.training.batches import Rows
 from ftlib.training.stage import Training, TrainResult
 
-LEARNS = {"full": 2e-3, "lora": 1e-2, "distillation": 2e-3, "prefix": 3e-2, "prompt_tuning": 3e-2}
+LEARNS = {
+    "full": 2e-3,
+    "lora": 1e-2,
+    "distillation": 2e-3,
+    "prefix": 3e-2,
+    "prompt_tuning": 3e-2,
+    "gradual_unfreezing": 1e-2,
+}
 """Rates at which a tiny random model learns; others get the middle."""
 
 FIRST = {"encoder": "bert", "encoder_decoder": "t5", "causal": "llama", "image_text": "clip"}

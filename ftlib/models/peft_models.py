@@ -51,3 +51,10 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     if not hasattr(model, "peft_config") or is_prefix(model):
         return model
     return keep_hooks(model, lambda wrapper: wrapper.merge_and_unload())
+
+
+def open_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """Let every weight learn that the forward pass uses; a head that peft has replaced by its copy stays."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".original_module." not in name)
+    return model

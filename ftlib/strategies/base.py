@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
 
     from ftlib.problems.base import Problem
+    from ftlib.training.course import Course
+    from ftlib.training.stage import Training
 
 
 class Strategy(Plugin):
@@ -81,17 +83,30 @@ class Strategy(Plugin):
 
         Those are the parameters of one dimension, as they are in every transformer.
         """
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "lr": learning_rate, "weight_decay": weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+        from ftlib.training.groups import decayed
+
+        return decayed(model.parameters(), learning_rate, weight_decay)
+
+    def course(self, model: PreTrainedModel, settings: Training, max_steps: int, steps_per_epoch: int) -> Course:
+        """Return which parameters learn when, and how rates go; by default all at every step, as the settings say.
+
+        Args:
+            model: As training has it; the parameters that learn are those that require a gradient.
+            settings: The stage's.
+            max_steps: Optimizer steps of the stage.
+            steps_per_epoch: Optimizer steps of a pass over the rows.
+        """
+        from ftlib.training.course import phased
+
+        schedule, warmup_ratio = settings.lr_scheduler_type, settings.warmup_ratio
+        return phased((1,), ((),), max_steps=max_steps, schedule=schedule, warmup_ratio=warmup_ratio)
 
     def callbacks(self, model: PreTrainedModel) -> list[TrainerCallback]:
         """Return Trainer callbacks that the strategy needs.
 
-        One that has a state of its own is transformers' ExportableState, so that a killed stage resumes.
+        `on_evaluate` tells them of each validation pass: its metrics, and as "is_best" whether it is the best so far.
+        A rate that they change in `on_pre_optimizer_step` holds for that step. One that has a state of its own is
+        transformers' ExportableState, so that a killed stage resumes.
         """
         return []
 

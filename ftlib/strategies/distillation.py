@@ -63,14 +63,12 @@ class Distillation(Strategy):
             UnsupportedError: If the checkpoint has no such blocks, or a prefix that belongs to its blocks.
         """
         from ftlib.models.layers import keep_blocks
-        from ftlib.models.peft_models import has_beyond_plain
+        from ftlib.models.peft_models import has_beyond_plain, open_weights
 
         self.check_start(has_beyond_plain(model))
         if self.student_blocks is not None:
             keep_blocks(model, self.student_blocks)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".original_module." not in name)
-        return model
+        return open_weights(model)
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem) -> Tensor:
         """Return alpha x the distance to the teacher + (1 - alpha) x the loss on gold labels."""

@@ -25,6 +25,6 @@ class Full(Strategy):
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Open every weight that the forward pass uses; a head that peft has replaced by its copy stays."""
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".original_module." not in name)
-        return model
+        from ftlib.models.peft_models import open_weights
+
+        return open_weights(model)

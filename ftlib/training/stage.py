@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ftlib.errors import DataError
 from ftlib.plugins import Section
+from ftlib.training.course import Schedule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,8 +37,8 @@ class Training(Section):
     warmup_ratio: float = Field(0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
 
-    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """How the learning rate falls after warm-up."""
+    lr_scheduler_type: Schedule = "linear"
+    """How the learning rate falls after warm-up; slanted_triangular rises and falls by itself, without one."""
 
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's decoupled decay; biases and normalisation weights have none."""
@@ -130,7 +131,7 @@ def train(
         raise DataError("there are no rows to train on.")
     tokenizer = checkpoint.tokenizer
     model = strategy.adapt(merged(checkpoint.model), problem)  # an adapter is merged, so that any strategy goes on
-    counts = count(model)
+    num_trainable = count(model).trainable
     started = time.perf_counter()
     adapted = Checkpoint(model, tokenizer)
     if strategy.trains:
@@ -148,19 +149,26 @@ def train(
     else:
         fitted = measured_as_it_is(adapted, validation_rows, problem, settings)
     seconds = time.perf_counter() - started
-    finished = strategy.finish(model).eval()
-    sizes = count(finished)
-    facts = {
-        "num_parameters": sizes.parameters,
-        "num_trainable_parameters": counts.trainable,
-        "inference_parameters": sizes.inference,
-        "num_virtual_tokens": _num_virtual_tokens(finished),
-    }
-    tuned = problem.tune(Checkpoint(finished, tokenizer), validation_rows) if len(validation_rows) else {}
-    described = {"strategy": strategy.name, "problem": problem.model_dump(mode="json"), **facts}
-    described |= {"tuned": tuned} if tuned else {}
+    finished = Checkpoint(strategy.finish(model).eval(), tokenizer)
+    facts = _facts(finished.model, num_trainable)
+    tuned = problem.tune(finished, validation_rows) if len(validation_rows) else {}
+    finished.settings |= {"strategy": strategy.name, "problem": problem.model_dump(mode="json"), **facts}
+    finished.settings |= {"tuned": tuned} if tuned else {}
     figures = {**{k: float(v) for k, v in facts.items()}, **fitted.figures, "train_seconds": seconds}
-    return TrainResult(Checkpoint(finished, tokenizer, described), fitted.history, figures)
+    return TrainResult(finished, fitted.history, figures)
+
+
+def _facts(model: PreTrainedModel, num_trainable: int) -> dict[str, int]:
+    """Return how large a finished model is, what it costs to run, and how much of it was trained."""
+    from ftlib.models.layers import count
+
+    sizes = count(model)
+    return {
+        "num_parameters": sizes.parameters,
+        "num_trainable_parameters": num_trainable,
+        "inference_parameters": sizes.inference,
+        "num_virtual_tokens": _num_virtual_tokens(model),
+    }
 
 
 def _num_virtual_tokens(model: PreTrainedModel) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -22,6 +23,7 @@ from ftlib.models.virtual_tokens import attached
 from ftlib.progress import Progress, emit
 from ftlib.training import resumption
 from ftlib.training.batches import Rows, SimilarLengthSampler
+from ftlib.training.course import Phase
 from ftlib.training.dropout import cheap_dropout
 from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
 from ftlib.training.precision import autocast, resolve
@@ -194,6 +196,7 @@ class StageTrainer(Trainer):
         self.precision = resolve(plan.settings.precision)
         self.record = _record(plan)
         self.identity = resumption.identity(plan.strategy, plan.problem, plan.settings, plan.seed, rows)
+        self.course = plan.strategy.course(model, plan.settings, plan.max_steps, plan.steps_per_epoch)
         self.rows_seen = 0
         super().__init__(
             model=model,
@@ -221,6 +224,13 @@ class StageTrainer(Trainer):
             self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
             self.learned = resumption.learned(self.model, self.optimizer)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """Return the schedule of the strategy's course, the same for every group."""
+        if self.lr_scheduler is None:
+            groups = self.optimizer.param_groups
+            self.lr_scheduler = LambdaLR(self.optimizer, [self.course.multiplier] * len(groups))  # type: ignore
+        return self.lr_scheduler  # type: ignore[return-value]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -298,17 +308,28 @@ class Watch(TrainerCallback):
 
     def __init__(self, trainer: StageTrainer) -> None:
         self.trainer, self.plan = trainer, trainer.plan
+        self.phase: Phase | None = None
         self.learning_rate = 0.0
         self.last_told = self.last_saved = time.monotonic()
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Give the step's dropout masks their seed."""
+        """Give the step's dropout masks their seed; open what learns from this step on."""
         self.trainer.masks.at_step(state.global_step)
+        phase = self.trainer.course.at(state.global_step)
+        if phase is not self.phase:
+            self.phase = phase
+            self._open(phase)
+
+    def _open(self, phase: Phase) -> None:
+        waiting = {id(p) for p in phase.waiting}
+        for group in self.trainer.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(id(parameter) not in waiting)
 
     def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note the rate of the step just taken, and the decay of word embeddings that it did not touch."""
         groups = self.trainer.optimizer.param_groups
-        self.learning_rate = groups[0]["lr"]
+        self.learning_rate = max(group["lr"] for group in groups)
         embedding = self.trainer.embedding
         if embedding is not None and embedding.rows.grad is not None:
             group = next(g for g in groups if any(p is embedding.rows for p in g["params"]))
@@ -337,11 +358,16 @@ class Watch(TrainerCallback):
             emit(Progress(self.plan.name, step, step if done else self.plan.max_steps, "steps", record.newest))
 
     def _validate(self, step: int, epoch: float, control: TrainerControl) -> None:
-        record = self.trainer.record
-        if record.log_validation(step, epoch, self.trainer.validate()):
-            self.trainer.keep_best()
+        record, trainer = self.trainer.record, self.trainer
+        metrics = trainer.validate()
+        is_best = record.log_validation(step, epoch, metrics)
+        if is_best:
+            trainer.keep_best()
+        if step <= trainer.course.last_start:
+            record.num_worse = 0
         if record.should_stop:
             control.should_training_stop = True
+        trainer.callback_handler.on_evaluate(trainer.args, trainer.state, control, {**metrics, "is_best": is_best})
 
 
 def _record(plan: Plan) -> Record:
@@ -370,8 +396,6 @@ def _arguments(plan: Plan) -> TrainingArguments:
         max_steps=plan.max_steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=float(round(settings.warmup_ratio * plan.max_steps)),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=plan.seed,

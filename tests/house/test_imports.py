@@ -13,7 +13,7 @@ HEAVY = {"torch", "transformers", "mlflow", "datasets", "pandas", "prefect", "sk
 PLUGIN_FOLDERS = ("problems", "strategies", "fusion", "data/sources")
 LAYERS = [
     {"errors", "progress", "files"},
-    {"plugins", "artifacts", "steps", "state", "models.layers", "training.precision", "targets"},
+    {"plugins", "artifacts", "steps", "state", "models.layers", "training.precision", "training.course", "targets"},
     {"problems", "strategies", "fusion", "data"},
     {"models"},
     {"training", "prediction", "evaluation", "serving"},
