@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from ftlib.problems.base import Problem
 
+ROWS = "rows"
+"""The column of a training batch that says which rows it holds."""
+
 JITTER = 0.05
 """How far a row's length is blurred before sorting, as a ratio: mixes neighbours anew every epoch."""
 
@@ -174,8 +177,10 @@ class Rows:
         return len(self.lengths)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """Return the rows at `indices` as one padded batch; a DataLoader calls this with a whole batch."""
-        return self.batch(np.asarray(indices))
+        """Return the rows at `indices` as one padded batch that says which they are; a DataLoader calls this."""
+        import torch
+
+        return {**self.batch(np.asarray(indices)), ROWS: torch.as_tensor(indices)}
 
     def batch(self, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """Return a batch: columns of lists (rows, longest), attention_mask, and the other columns."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +21,20 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from ftlib.errors import FtlibError
 from ftlib.models.checkpoints import Checkpoint, quiet
 from ftlib.models.virtual_tokens import attached
+from ftlib.problems.base import Problem
 from ftlib.progress import Progress, emit
 from ftlib.training import resumption
-from ftlib.training.batches import Rows, SimilarLengthSampler
+from ftlib.training.batches import ROWS, Rows, SimilarLengthSampler
 from ftlib.training.course import Phase
 from ftlib.training.dropout import cheap_dropout
 from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
 from ftlib.training.precision import autocast, resolve
 from ftlib.training.record import Record
+from ftlib.training.trunk import FILE, Trunk, built
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
     from ftlib.training.stage import Training
 
@@ -198,6 +200,7 @@ class StageTrainer(Trainer):
         self.identity = resumption.identity(plan.strategy, plan.problem, plan.settings, plan.seed, rows)
         self.course = plan.strategy.course(model, plan.settings, plan.max_steps, plan.steps_per_epoch)
         self.rows_seen = 0
+        self.trunk: Trunk | None = None
         super().__init__(
             model=model,
             args=_arguments(plan),
@@ -236,14 +239,19 @@ class StageTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the strategy's loss of a batch."""
-        with autocast(self.precision, self.args.device):
-            logits = self.plan.problem.forward(model, inputs).float()
+        logits = self._logits(inputs)
         loss = self.plan.strategy.loss(logits, inputs, self.plan.problem)
         return (loss, {"logits": logits}) if return_outputs else loss
 
+    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        with autocast(self.precision, self.args.device):
+            return self.plan.problem.forward(self.model, batch).float()
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one forward and backward pass."""
-        self.rows_seen += len(next(iter(inputs.values())))
+        self.rows_seen += len(inputs[ROWS])
+        if self.trunk is not None:
+            self.trunk.take(inputs)
         drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
         loss = self.compute_loss(model, self._prepare_inputs(drawn))  # type: ignore[arg-type]
         loss.backward()
@@ -256,7 +264,35 @@ class StageTrainer(Trainer):
         with cheap_dropout(self.model, self.plan.seed) as masks:
             self.masks = masks
             self.model.train()
-            return super().train(*arguments, **keywords)
+            try:
+                return super().train(*arguments, **keywords)
+            finally:
+                self.lift_trunk()
+
+    def begin(self, phase: Phase) -> None:
+        """Let learn what learns in a phase, and lay the frozen trunk under it where that pays."""
+        waiting = {id(p) for p in phase.waiting}
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.requires_grad_(id(parameter) not in waiting)
+        self.lift_trunk()
+        is_read_again = phase.stop - phase.start > self.plan.steps_per_epoch
+        if is_read_again and type(self.plan.problem).draw is Problem.draw:
+            self._lay_trunk()
+
+    def _lay_trunk(self) -> None:
+        learning = {id(p) for p in self.model.parameters() if p.requires_grad}
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        self.model.eval()
+        with self.masks.off():
+            self.trunk = built(self.model, learning, self.rows, dtype, self.plan.scratch / FILE, self._logits)
+        self.model.train()
+
+    def lift_trunk(self) -> None:
+        """Let every block compute again."""
+        if self.trunk is not None:
+            self.trunk.close()
+            self.trunk = None
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Count nothing: the Trainer's own count walks every parameter at every step."""
@@ -271,7 +307,7 @@ class StageTrainer(Trainer):
         """Return the validation loss and metrics, as "validation_<name>"."""
         if not len(self.validation):
             return {}
-        with self.masks.off():
+        with self.masks.off(), self.trunk.aside() if self.trunk else nullcontext():
             found = self.plan.problem.measure(self.checkpoint, self.validation, precision=self.precision)
         self.model.train()
         return {f"validation_{name}": float(value) for name, value in found.items()}
@@ -318,13 +354,7 @@ class Watch(TrainerCallback):
         phase = self.trainer.course.at(state.global_step)
         if phase is not self.phase:
             self.phase = phase
-            self._open(phase)
-
-    def _open(self, phase: Phase) -> None:
-        waiting = {id(p) for p in phase.waiting}
-        for group in self.trainer.optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.requires_grad_(id(parameter) not in waiting)
+            self.trainer.begin(phase)
 
     def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note the rate of the step just taken, and the decay of word embeddings that it did not touch."""
