@@ -1,10 +1,12 @@
-"""Rows per second of a full fine-tune, ftlib's against a plain `transformers.Trainer` with its defaults.
+"""Rows per second of a fine-tune, ftlib's against a plain `transformers.Trainer` with its defaults.
 
     python -m benchmarks.training
     python -m benchmarks.training --train train.tsv --test dev.tsv --epochs 1 --seeds 3
+    python -m benchmarks.training --train train.tsv --test dev.tsv --epochs 3 --learns last-third
 
-Same model, rows, batch size, epochs and learning rate; the runs alternate in one process, so that a busy machine slows
-both. Neither validates while it trains. Files are TSV with a header: a text column and a label column;
+Same model, rows, batch size, epochs, learning rate and learning weights; the runs alternate in one process, so that a
+busy machine slows both. Neither validates while it trains. "later" is the rate of the epochs after the first, in which
+a frozen trunk is there already. Files are TSV with a header: a text column and a label column;
 without them, generated support requests. The accuracy is on the test file, by the same float32 prediction for both.
 """
 
@@ -16,12 +18,15 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
+from transformers import TrainerCallback
+from transformers.trainer import DEFAULT_CALLBACKS
 
+from ftlib.data.encode import encode
 from ftlib.models import checkpoints
 from ftlib.models.checkpoints import Checkpoint
 from ftlib.prediction import predict
@@ -47,7 +52,36 @@ class Measured:
     """One training run."""
 
     rows_per_second: float
+    later_rows_per_second: float
     accuracy: float
+
+
+LEARNS = {
+    "all": {"name": "full"},
+    "last-third": {"name": "partial"},
+    "head": {"name": "partial", "last_blocks": 0},
+}
+"""What --learns stands for: the strategy that opens these weights, for both sides."""
+
+
+class Clock(TrainerCallback):
+    """Notes when training begins and when each epoch ends, in whatever Trainer runs."""
+
+    times: ClassVar[list[float]] = []
+
+    def on_train_begin(self, *arguments: Any, **keywords: Any) -> None:
+        """Start."""
+        self.times[:] = [time.perf_counter()]
+
+    def on_epoch_end(self, *arguments: Any, **keywords: Any) -> None:
+        """Note the end of an epoch."""
+        self.times.append(time.perf_counter())
+
+    @classmethod
+    def later(cls, num_rows: int) -> float:
+        """Return the rows a second of the epochs after the first; of a single epoch, its own."""
+        times = cls.times[1:] if len(cls.times) > 2 else cls.times
+        return num_rows * (len(times) - 1) / (times[-1] - times[0])
 
 
 def main() -> None:
@@ -57,6 +91,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(options.threads)
+    DEFAULT_CALLBACKS.append(Clock)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"
         checkpoints.fetch(options.model, start)
@@ -64,7 +99,8 @@ def main() -> None:
         print(f"{len(data.train):,} training rows, {len(data.test):,} test rows, {options.model}, "
               f"batches of {options.batch_size}, {options.epochs:g} epochs\n")  # fmt: skip
         ours, plain = [], []
-        print(f"{'seed':>6}{'plain rows/s':>15}{'ftlib rows/s':>15}{'ratio':>8}{'plain acc':>12}{'ftlib acc':>12}")
+        print(f"{'':>6}{'whole run, rows/s':>30}{'later epochs, rows/s':>30}{'accuracy':>16}")
+        print(f"{'seed':>6}" + f"{'plain':>11}{'ftlib':>11}{'ratio':>8}" * 2 + f"{'plain':>8}{'ftlib':>8}")
         for seed in range(1, options.seeds + 1):
             plain.append(run_plain(start, data, options, seed))
             ours.append(run_ours(start, data, options, seed))
@@ -85,14 +121,14 @@ def run_ours(start: Path, data: Data, options: argparse.Namespace, seed: int) ->
             data.train,
             data.train.slice(0, 0),
             problem=data.problem,
-            strategy=Strategy.named("full")(),
+            strategy=Strategy.model_validate(LEARNS[options.learns]),
             settings=settings,
             seed=seed,
             scratch=Path(scratch),
             name="benchmark",
         )
     rate = len(data.train) * options.epochs / result.figures["train_seconds"]
-    return Measured(rate, _accuracy(result.checkpoint, data))
+    return Measured(rate, Clock.later(len(data.train)), _accuracy(result.checkpoint, data))
 
 
 def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
@@ -101,6 +137,7 @@ def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -
 
     stage.set_seed(seed)
     checkpoint = checkpoints.load(start, data.problem)
+    Strategy.model_validate(LEARNS[options.learns]).adapt(checkpoint.model, data.problem)
     with tempfile.TemporaryDirectory() as folder, checkpoints.quiet():
         trainer = Trainer(
             model=checkpoint.model,
@@ -123,7 +160,8 @@ def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
-    return Measured(len(data.train) * options.epochs / seconds, _accuracy(checkpoint, data))
+    rate = len(data.train) * options.epochs / seconds
+    return Measured(rate, Clock.later(len(data.train)), _accuracy(checkpoint, data))
 
 
 def _examples(table: pa.Table) -> list[dict[str, Any]]:
@@ -153,10 +191,7 @@ def _data(options: argparse.Namespace, start: Path) -> Data:
 
 
 def _encode(table: pa.Table, problem: Problem, tokenizer: Any) -> pa.Table:
-    encoded = problem.encode(table, tokenizer)
-    columns: dict[str, Any] = {"row_id": np.arange(len(table))}
-    columns |= {c: encoded.column(c) for c in ("input_ids", "token_type_ids") if c in encoded.column_names}
-    return pa.table({**columns, "labels": problem.target.encode(table.column("label"))})
+    return encode(table.add_column(0, "row_id", pa.array(np.arange(len(table)))), problem, tokenizer)[0]
 
 
 def _read(path: Path) -> pa.Table:
@@ -189,6 +224,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="training rows; all of the file, or 4000 generated ones")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--learns", choices=LEARNS, default="all", help="which weights learn")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice unless given")
     options = parser.parse_args()
     if bool(options.train) != bool(options.test):
@@ -197,10 +233,12 @@ def _options() -> argparse.Namespace:
 
 
 def _print_row(name: str, plain: list[Measured], ours: list[Measured]) -> None:
-    rates = [statistics.median(m.rows_per_second for m in runs) for runs in (plain, ours)]
-    ratio = statistics.median(b.rows_per_second / a.rows_per_second for a, b in zip(plain, ours, strict=True))
-    accuracies = [statistics.median(m.accuracy for m in runs) for runs in (plain, ours)]
-    print(f"{name:>6}{rates[0]:>15.1f}{rates[1]:>15.1f}{ratio:>8.2f}{accuracies[0]:>12.3f}{accuracies[1]:>12.3f}")
+    line = f"{name:>6}"
+    for rate in ("rows_per_second", "later_rows_per_second"):
+        pairs = [(getattr(a, rate), getattr(b, rate)) for a, b in zip(plain, ours, strict=True)]
+        medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+        line += f"{medians[0]:>11.1f}{medians[1]:>11.1f}{statistics.median(b / a for a, b in pairs):>8.2f}"
+    print(line + "".join(f"{statistics.median(m.accuracy for m in runs):>8.3f}" for runs in (plain, ours)), flush=True)
 
 
 if __name__ == "__main__":
