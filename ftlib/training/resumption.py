@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 KEPT = 2
 MANIFEST = "manifest.json"
+AVERAGE = "average.safetensors"
 TRAINER_STATE = "trainer_state.json"
 NAME = re.compile(r"checkpoint-(\d+)")
 logger = logging.getLogger(__name__)
@@ -118,6 +119,8 @@ def write(scratch: Path, trainer: StageTrainer) -> None:
     draft.mkdir(parents=True)
     _save({name: value.detach() for name, value in trainer.learned.items()}, draft / "weights.safetensors")
     _save(_moments(trainer.optimizer), draft / "optimizer.safetensors")
+    if trainer.average is not None:
+        _save(trainer.average.dump(), draft / AVERAGE)
     _write_random_state(draft)
     trainer.state.save_to_json(str(draft / TRAINER_STATE))
     if trainer.record.best_step:
@@ -178,6 +181,8 @@ def read(folder: Path, trainer: StageTrainer) -> None:
     for key, value in load_file(folder / "optimizer.safetensors").items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value.clone()  # aligned, as it was before
+    if trainer.average is not None:
+        trainer.average.restore(load_file(folder / AVERAGE))
     groups = trainer.optimizer.state_dict()["param_groups"]
     restored = [{**group, "lr": rate} for group, rate in zip(groups, stage["rates"], strict=True)]
     trainer.optimizer.load_state_dict({"state": state, "param_groups": restored})

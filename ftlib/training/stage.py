@@ -12,6 +12,7 @@ from pydantic import Field
 from ftlib.errors import DataError
 from ftlib.plugins import Section
 from ftlib.training.course import Schedule
+from ftlib.training.regularization import Regularization
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +46,9 @@ class Training(Section):
 
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
+
+    regularization: Regularization = Regularization()
+    """Penalties, noise and averages against learning rows by heart; all off unless set."""
 
     evaluations_per_epoch: int = Field(1, ge=1)
     """Validation passes an epoch; the best one's weights are kept."""

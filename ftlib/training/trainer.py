@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,32 +16,32 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from ftlib.errors import FtlibError
 from ftlib.models.checkpoints import Checkpoint, quiet
 from ftlib.models.virtual_tokens import attached
 from ftlib.problems.base import Problem
-from ftlib.progress import Progress, emit
 from ftlib.training import resumption
+from ftlib.training.averaging import Average
 from ftlib.training.batches import ROWS, Rows, SimilarLengthSampler
 from ftlib.training.course import Phase
 from ftlib.training.dropout import cheap_dropout
 from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
+from ftlib.training.penalties import Penalties, Perturbation, dropout_of
 from ftlib.training.precision import autocast, resolve
 from ftlib.training.record import Record
 from ftlib.training.trunk import FILE, Trunk, built
+from ftlib.training.watch import Watch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ftlib.strategies.base import Strategy
+    from ftlib.training.regularization import Regularization
     from ftlib.training.stage import Training
 
 LOSS_POINTS = 100
 """Points of the loss curve in the history, about."""
-
-EMIT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,9 @@ class StageTrainer(Trainer):
         self.course = plan.strategy.course(model, plan.settings, plan.max_steps, plan.steps_per_epoch)
         self.rows_seen = 0
         self.trunk: Trunk | None = None
+        self.average: Average | None = None
+        regularization = plan.settings.regularization
+        self.perturbation = Perturbation(model, regularization.adversarial) if regularization.adversarial else None
         super().__init__(
             model=model,
             args=_arguments(plan),
@@ -226,7 +229,18 @@ class StageTrainer(Trainer):
             groups = self.plan.strategy.parameter_groups(self.model, settings.learning_rate, settings.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
             self.learned = resumption.learned(self.model, self.optimizer)
+            self._regularize(settings.regularization)
         return self.optimizer
+
+    def _regularize(self, settings: Regularization) -> None:
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.penalties = Penalties(self.model, settings, learning)
+        if settings.averaging is not None:
+            self.average = Average(self.learned, settings, self.plan.max_steps)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the model has its averaged weights, where the stage averages."""
+        return self.average.in_place() if self.average is not None else nullcontext()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Return the schedule of the strategy's course, the same for every group."""
@@ -253,15 +267,28 @@ class StageTrainer(Trainer):
         if self.trunk is not None:
             self.trunk.take(inputs)
         drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
-        loss = self.compute_loss(model, self._prepare_inputs(drawn))  # type: ignore[arg-type]
+        loss = self._learn(model, self._prepare_inputs(drawn))  # type: ignore[arg-type]
+        self.penalties.add()
+        self.record.add_loss(loss.item())
+        return loss
+
+    def _learn(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """Add a batch's gradients to those that there are; return its loss, detached."""
+        if self.perturbation is None:
+            loss = self.compute_loss(model, batch)
+            loss.backward()
+            return loss.detach()
+        with self.perturbation.watched():
+            loss = self.compute_loss(model, batch)
         loss.backward()
-        detached = loss.detach()
-        self.record.add_loss(detached.item())
-        return detached
+        with self.perturbation.applied():
+            self.compute_loss(model, batch).backward()
+        return loss.detach()
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
         """Train, with cheap dropout masks."""
-        with cheap_dropout(self.model, self.plan.seed) as masks:
+        ratio = self.plan.settings.regularization.dropout
+        with dropout_of(self.model, ratio), cheap_dropout(self.model, self.plan.seed) as masks:
             self.masks = masks
             self.model.train()
             try:
@@ -277,7 +304,7 @@ class StageTrainer(Trainer):
                 parameter.requires_grad_(id(parameter) not in waiting)
         self.lift_trunk()
         is_read_again = phase.stop - phase.start > self.plan.steps_per_epoch
-        if is_read_again and type(self.plan.problem).draw is Problem.draw:
+        if is_read_again and self.perturbation is None and type(self.plan.problem).draw is Problem.draw:
             self._lay_trunk()
 
     def _lay_trunk(self) -> None:
@@ -317,7 +344,9 @@ class StageTrainer(Trainer):
         resumption.write_best(self.plan.scratch, self.learned, self.record.best_step)
 
     def load_best(self) -> None:
-        """Put the best weights of all validation passes back into the model."""
+        """Put the best weights of all validation passes into the model; where there was none, the averaged ones."""
+        if self.average is not None:
+            self.average.settle()
         if self.record.best_step:
             resumption.read_best(self.plan.scratch, self.learned, self.record.best_step)
 
@@ -337,67 +366,6 @@ class StageTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             resumption.read_random_state(Path(checkpoint))
-
-
-class Watch(TrainerCallback):
-    """Keeps the history, validates, keeps the best weights, stops early, asks for checkpoints, tells progress."""
-
-    def __init__(self, trainer: StageTrainer) -> None:
-        self.trainer, self.plan = trainer, trainer.plan
-        self.phase: Phase | None = None
-        self.learning_rate = 0.0
-        self.last_told = self.last_saved = time.monotonic()
-
-    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Give the step's dropout masks their seed; open what learns from this step on."""
-        self.trainer.masks.at_step(state.global_step)
-        phase = self.trainer.course.at(state.global_step)
-        if phase is not self.phase:
-            self.phase = phase
-            self.trainer.begin(phase)
-
-    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note the rate of the step just taken, and the decay of word embeddings that it did not touch."""
-        groups = self.trainer.optimizer.param_groups
-        self.learning_rate = max(group["lr"] for group in groups)
-        embedding = self.trainer.embedding
-        if embedding is not None and embedding.rows.grad is not None:
-            group = next(g for g in groups if any(p is embedding.rows for p in g["params"]))
-            embedding.decay(group["lr"], group["weight_decay"])
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Do what is due after a step."""
-        step, record = state.global_step, self.trainer.record
-        epoch = step / self.plan.steps_per_epoch
-        if not record.is_finite:
-            raise FtlibError(
-                f"{self.plan.name}: the loss is not a number at step {step:,}; lower training.learning_rate "
-                f"({self.plan.settings.learning_rate:g})."
-            )
-        if step % self.plan.log_every == 0 or step == self.plan.max_steps:
-            record.log_loss(step, epoch, self.learning_rate)
-        if step in self.plan.evaluate_at:
-            self._validate(step, epoch, control)
-        done = step >= self.plan.max_steps or control.should_training_stop
-        now = time.monotonic()
-        if not done and now - self.last_saved >= self.plan.settings.checkpoint_seconds:
-            control.should_save = True
-            self.last_saved = now
-        if done or now - self.last_told >= EMIT_SECONDS:
-            self.last_told = now
-            emit(Progress(self.plan.name, step, step if done else self.plan.max_steps, "steps", record.newest))
-
-    def _validate(self, step: int, epoch: float, control: TrainerControl) -> None:
-        record, trainer = self.trainer.record, self.trainer
-        metrics = trainer.validate()
-        is_best = record.log_validation(step, epoch, metrics)
-        if is_best:
-            trainer.keep_best()
-        if step <= trainer.course.last_start:
-            record.num_worse = 0
-        if record.should_stop:
-            control.should_training_stop = True
-        trainer.callback_handler.on_evaluate(trainer.args, trainer.state, control, {**metrics, "is_best": is_best})
 
 
 def _record(plan: Plan) -> Record:

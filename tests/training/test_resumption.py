@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ftlib import progress
-from ftlib.training import trainer
+from ftlib.training import watch as watching
 from tests.training import run_stage
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def interrupt_after(steps: int, start: Path, scratch: Path, out: Path, strategy:
             raise BrokenOffError
 
     with pytest.MonkeyPatch.context() as patch, progress.listen(watch):
-        patch.setattr(trainer, "EMIT_SECONDS", 0.0)  # every step is told, so that it breaks off at the right one
+        patch.setattr(watching, "EMIT_SECONDS", 0.0)  # every step is told, so that it breaks off at the right one
         with pytest.raises(BrokenOffError):
             run_stage.main(start, scratch, out, strategy, pause=1e-9)
 
