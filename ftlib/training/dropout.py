@@ -69,14 +69,14 @@ def drop(values: Tensor, ratio: float, masks: Masks) -> Tensor:
 
 
 @contextmanager
-def cheap_dropout(model: nn.Module, seed: int) -> Iterator[Masks]:
-    """Let all dropout of the model draw from one cheap stream while the context is open (CPU only).
+def cheap_dropout(model: nn.Module, seed: int, *, is_cheap: bool = True) -> Iterator[Masks]:
+    """Let all dropout of the model draw from one cheap stream while the context is open (CPU only, and if `is_cheap`).
 
     That is every nn.Dropout, and the dropout of attention probabilities where the model goes through transformers'
     attention interface.
     """
     masks = Masks(seed)
-    if next(model.parameters()).device.type != "cpu":
+    if not is_cheap or next(model.parameters()).device.type != "cpu":
         yield masks
         return
     changed = [m for m in model.modules() if type(m) is nn.Dropout and m.p > 0]

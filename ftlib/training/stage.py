@@ -35,6 +35,13 @@ class Training(Section):
     batch_size: int = Field(32, ge=1)
     """Rows an optimizer step."""
 
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Rows that pass through the model at once: a batch goes in parts, their gradients accumulated, which takes less
+    memory and more time; null: the whole batch."""
+
+    gradient_checkpointing: bool = False
+    """Compute each block anew in the backward pass instead of keeping what it made: far less memory, a third slower."""
+
     warmup_ratio: float = Field(0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
 

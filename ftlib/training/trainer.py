@@ -202,6 +202,7 @@ class StageTrainer(Trainer):
         self.rows_seen = 0
         self.trunk: Trunk | None = None
         self.average: Average | None = None
+        self.is_whole = (plan.settings.micro_batch_size or plan.settings.batch_size) >= plan.settings.batch_size
         regularization = plan.settings.regularization
         self.perturbation = Perturbation(model, regularization.adversarial) if regularization.adversarial else None
         super().__init__(
@@ -267,34 +268,53 @@ class StageTrainer(Trainer):
         if self.trunk is not None:
             self.trunk.take(inputs)
         drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
-        loss = self._learn(model, self._prepare_inputs(drawn))  # type: ignore[arg-type]
+        batch: Any = self._prepare_inputs(drawn)  # type: ignore[arg-type]
+        loss = self._learn(model, batch, 1.0) if self.is_whole else self._learn_in_parts(model, batch)
         self.penalties.add()
         self.record.add_loss(loss.item())
         return loss
 
-    def _learn(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """Add a batch's gradients to those that there are; return its loss, detached."""
+    def _learn_in_parts(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """Add the gradients of a batch's mean loss, its rows a few at a time."""
+        num_rows, size = len(batch[ROWS]), self.plan.settings.micro_batch_size or len(batch[ROWS])
+        total = torch.zeros(())
+        for start in range(0, num_rows, size):
+            part = {name: value[start : start + size] for name, value in batch.items()}
+            if self.trunk is not None:
+                self.trunk.take(part)
+            share = len(part[ROWS]) / num_rows
+            total += share * self._learn(model, part, share).cpu()
+        return total
+
+    def _learn(self, model: nn.Module, batch: dict[str, Any], share: float) -> Tensor:
+        """Add a batch's gradients, times `share`, to those that there are; return its loss, detached."""
         if self.perturbation is None:
             loss = self.compute_loss(model, batch)
-            loss.backward()
+            (loss * share).backward()
             return loss.detach()
         with self.perturbation.watched():
             loss = self.compute_loss(model, batch)
-        loss.backward()
+        (loss * share).backward()
         with self.perturbation.applied():
-            self.compute_loss(model, batch).backward()
+            (self.compute_loss(model, batch) * share).backward()
         return loss.detach()
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
         """Train, with cheap dropout masks."""
-        ratio = self.plan.settings.regularization.dropout
-        with dropout_of(self.model, ratio), cheap_dropout(self.model, self.plan.seed) as masks:
+        settings = self.plan.settings
+        is_cheap = not settings.gradient_checkpointing  # a block computed again has to meet the same masks
+        if settings.gradient_checkpointing:
+            self.model.activation_checkpointing_enable()
+        ratio = settings.regularization.dropout
+        with dropout_of(self.model, ratio), cheap_dropout(self.model, self.plan.seed, is_cheap=is_cheap) as masks:
             self.masks = masks
             self.model.train()
             try:
                 return super().train(*arguments, **keywords)
             finally:
                 self.lift_trunk()
+                if settings.gradient_checkpointing:
+                    self.model.activation_checkpointing_disable()
 
     def begin(self, phase: Phase) -> None:
         """Let learn what learns in a phase, and lay the frozen trunk under it where that pays."""

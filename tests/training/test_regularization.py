@@ -15,7 +15,7 @@ from ftlib.models import checkpoints
 from ftlib.models.layers import head_parameters
 from ftlib.problems.base import Problem
 from ftlib.strategies.full import Full
-from ftlib.training import stage
+from ftlib.training import stage, trainer
 from ftlib.training.averaging import Average
 from ftlib.training.batches import Rows
 from ftlib.training.penalties import Penalties, Perturbation, dropout_of
@@ -146,7 +146,7 @@ def test_dropout_is_set_everywhere_and_put_back(tiny_model: TinyModel):
 ALL = Regularization(l1=1e-5, l2=1e-4, l2_sp=1e-3, adversarial=0.5, dropout=0.2, averaging="ema", ema_decay=0.8)
 
 
-def trained(start: Path, scratch: Path, pause: float = 60.0) -> stage.TrainResult:
+def trained(start: Path, scratch: Path, pause: float = 60.0, **others: Any) -> stage.TrainResult:
     stage.set_seed(3)
     checkpoint = checkpoints.load(start, PROBLEM)
     rows = contracts.repeated(contracts.encoded_rows(PROBLEM, checkpoint.tokenizer), 3)
@@ -157,7 +157,14 @@ def trained(start: Path, scratch: Path, pause: float = 60.0) -> stage.TrainResul
         problem=PROBLEM,
         strategy=Full(),
         settings=Training(
-            learning_rate=2e-3, num_train_epochs=5, batch_size=8, regularization=ALL, checkpoint_seconds=pause
+            **{
+                "learning_rate": 2e-3,
+                "num_train_epochs": 5,
+                "batch_size": 8,
+                "regularization": ALL,
+                "checkpoint_seconds": pause,
+                **others,
+            }
         ),
         seed=3,
         scratch=scratch,
@@ -190,3 +197,27 @@ def test_what_is_saved_is_the_average_that_was_validated(tiny_model: TinyModel, 
     rows = contracts.repeated(contracts.encoded_rows(PROBLEM, result.checkpoint.tokenizer), 3).slice(0, 8)
     best = result.figures["best_validation_loss"]
     assert PROBLEM.measure(result.checkpoint, rows)["loss"] == pytest.approx(best, rel=2e-2)
+
+
+@pytest.mark.parametrize("fields", [{"micro_batch_size": 3}, {"gradient_checkpointing": True}])
+def test_memory_is_saved_without_another_result(fields: dict, tiny_model: TinyModel, tmp_path: Path):
+    start = tiny_model("bert")
+    plain = {"regularization": Regularization(), "precision": "float32", "num_train_epochs": 2}
+    whole = trained(start, tmp_path / "a", **plain).checkpoint.model.state_dict()
+    saving = trained(start, tmp_path / "b", **plain, **fields).checkpoint.model.state_dict()
+    for name, value in whole.items():
+        if not name.endswith("key.bias"):  # its gradients are rounding alone, which Adam makes large
+            torch.testing.assert_close(saving[name], value, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_a_block_computed_again_meets_the_same_dropout(tiny_model: TinyModel, tmp_path: Path):
+    start = tiny_model("bert", 0.1)
+    plain = {"regularization": Regularization(), "precision": "float32", "num_train_epochs": 2}
+    saving = trained(start, tmp_path / "a", **plain, gradient_checkpointing=True).checkpoint.model.state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        cheap = trainer.cheap_dropout
+        patch.setattr(trainer, "cheap_dropout", lambda model, seed, **_: cheap(model, seed, is_cheap=False))
+        whole = trained(start, tmp_path / "b", **plain).checkpoint.model.state_dict()
+    for name, value in whole.items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(saving[name], value, atol=2e-4, rtol=1e-3, msg=name)
