@@ -50,10 +50,12 @@ def lines(found: Sequence[Explanation]) -> Iterator[str]:
 
 def shown(one: Explanation) -> Iterator[Text]:
     """Yield the lines that a terminal shows of an explanation: the answer, the coloured text, the strongest words."""
-    from ftlib.explaining.page import told, top
+    from ftlib.explaining.page import named, told, top
 
     yield Text.assemble((one.explained, "bold"), (f"  {told(one)}", "dim"))
     for name in one.texts:
+        if named(one.texts):
+            yield Text(name, "dim")
         yield _coloured(one, name)
     yield Text(top(one), "dim")
     yield Text("")

@@ -14,7 +14,7 @@ from ftlib.steps import Step
 from tasks.data import Clean, Collect, Encode, Split
 from tasks.evaluation import Evaluate, Explain, FusionCard, MemberCard, Report
 from tasks.fusion import Fuse
-from tasks.prediction import Predict
+from tasks.prediction import Compare, Predict, PredictJointly
 from tasks.registry import Register
 from tasks.training import Fetch, Train
 
@@ -24,7 +24,14 @@ GREEDY = "greedy"
 
 def steps(experiment: Experiment) -> tuple[Step, ...]:
     """Return the experiment's steps, each after those whose artifacts it receives."""
-    return (*_data(experiment), *_stages(experiment), *_fusions(experiment), *_results(experiment))
+    return (
+        *_data(experiment),
+        *_agreements(experiment),
+        *_stages(experiment),
+        *_together(experiment),
+        *_fusions(experiment),
+        *_results(experiment),
+    )
 
 
 def _data(e: Experiment) -> Iterator[Step]:
@@ -72,15 +79,50 @@ def _stages(e: Experiment) -> Iterator[Step]:
                 yield _predict(e, stage, split)
 
 
+def _agreements(e: Experiment) -> Iterator[Step]:
+    """Yield what makes sure, before training, that members which are to answer together can."""
+    members = e.members()
+    if len({e.root_model(m) for m in members}) == 1:
+        return
+    for name, fusion in _joint(e).items():
+        yield Compare(
+            step_name=f"compare-{name}",
+            inputs={f"checkpoint_{i}": _suffixed("fetch", e.root_model(m), e) for i, m in enumerate(members)},
+            problem=e.problem,
+            fusion=fusion,
+            members=tuple(m.name for m in members),
+        )
+
+
+def _together(e: Experiment) -> Iterator[Step]:
+    members = e.members()
+    inputs = {
+        **{f"checkpoint_{i}": f"train-{m.name}" for i, m in enumerate(members)},
+        **{f"encoded_{i}": _encoded(e, m) for i, m in enumerate(members)},
+    }
+    for name, fusion in _joint(e).items():
+        for split in ("validation", "test"):
+            yield PredictJointly(
+                step_name=f"predict-{name}-{split}",
+                inputs=inputs,
+                problem=e.problem,
+                fusion=fusion,
+                members=tuple(m.name for m in members),
+                split=split,
+            )
+
+
 def _fusions(e: Experiment) -> Iterator[Step]:
     names = tuple(stage.name for stage in e.members())
-    fitting = _fitting_split(e)
     for name, fusion in fusions(e).items():
         inputs = {"splits": "split"}
+        joint = name in _joint(e)
+        fitting = "validation" if joint else _fitting_split(e)  # what members say together is not fitted
         for i, member in enumerate(names):
-            inputs[f"fitting_{i}"] = f"predict-{member}-{fitting}"
+            says = name if joint else member
+            inputs[f"fitting_{i}"] = f"predict-{says}-{fitting}"
             if fitting != "validation":
-                inputs[f"validation_{i}"] = f"predict-{member}-validation"
+                inputs[f"validation_{i}"] = f"predict-{says}-validation"
         yield Fuse(
             step_name=f"fuse-{name}",
             inputs=inputs,
@@ -99,11 +141,17 @@ def _results(e: Experiment) -> Iterator[Step]:
     predictions = {
         f"{split}_{i}": f"predict-{m.name}-{split}" for i, m in enumerate(members) for split in ("validation", "test")
     }
+    together = {
+        f"{split}_fusion_{j}": f"predict-{name}-{split}"
+        for j, name in enumerate(fusions(e))
+        for split in ("validation", "test")
+        if name in _joint(e)
+    }
     names = tuple(m.name for m in members)
     cards = tuple(FusionCard(name=name, method=fusion) for name, fusion in fusions(e).items())
     yield Evaluate(
         step_name="evaluate",
-        inputs={"splits": "split", **checkpoints, **predictions, **fused},
+        inputs={"splits": "split", **checkpoints, **predictions, **together, **fused},
         problem=e.problem,
         evaluation=e.evaluation,
         members=names,
@@ -150,6 +198,11 @@ def fusions(e: Experiment) -> dict[str, Fusion]:
     """Return the experiment's fusions by name, greedy ensemble selection among them."""
     chosen = {f.name: f.method for f in e.fusions}
     return {**chosen, **({} if GREEDY in chosen else {GREEDY: Fusion.named(GREEDY)()})}
+
+
+def _joint(e: Experiment) -> dict[str, Fusion]:
+    """Return those fusions whose members answer together."""
+    return {name: f for name, f in fusions(e).items() if f.joint(len(e.members())) is not None}
 
 
 def _predict(e: Experiment, stage: Stage, split: str, precision: str = "float32") -> Predict:

@@ -1,70 +1,36 @@
 """The local servers: Prefect with its UI, MLflow's UI, and one worker for scheduled runs.
 
-`up` starts them in the background, in sessions of their own, so that they outlive the terminal. What runs is
-written to ``servers.json`` in the state folder, each process with its command and start time: a process id
-that the system has given to somebody else is never taken for ours. A run without them gets a temporary
-Prefect server, which ends with the run even where that is killed.
+`up` starts them in the background, in sessions of their own, so that they outlive the terminal; `flows.processes`
+keeps the record of what runs. A run without them gets a temporary Prefect server, which ends with the run even where
+that is killed.
 
 Everything is on 127.0.0.1. MLflow's server only reads: runs write its database directly.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
-import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from flows import processes
+from flows.processes import HOST, START_SECONDS, STOP_SECONDS, Name, Server
 from ftlib import state
 from ftlib.errors import FtlibError
 
-HOST = "127.0.0.1"
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
 WORK_POOL = "ftlib"
-START_SECONDS = 180.0
-STOP_SECONDS = 15.0
-CLOCK_SECONDS = 60.0
-"""By how much a process's start may seem to move: the clock may have been set since."""
-
-Name = Literal["prefect", "mlflow", "worker"]
 ORDER: tuple[Name, ...] = ("prefect", "mlflow", "worker")
 """The order of starting; stopping goes the other way."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """One background process.
-
-    Attributes:
-        name: What it is.
-        pid: Its process id, also its process group's.
-        command: Its command line.
-        started: When it began, seconds since the epoch. With the command it tells the process from a later
-            one that has its id.
-        url: Where it answers; empty for the worker.
-        log: Its log file.
-    """
-
-    name: Name
-    pid: int
-    command: tuple[str, ...]
-    started: float
-    url: str
-    log: str
 
 
 @dataclass(frozen=True)
@@ -91,32 +57,30 @@ def up(*, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLOW_PORT) -> t
         FtlibError: If a server ends or does not answer in time; the message ends its log.
     """
     state.prepare_environment()
-    with _only_one("servers.lock"):
-        servers = {s.name: s for s in _recorded() if _is_alive(s)}
+    with processes.only_one("servers.lock"):
+        servers = {s.name: s for s in processes.running()}
         if "prefect" not in servers and not external_prefect():
-            servers["prefect"] = _start_prefect(_free_port(prefect_port))
+            servers["prefect"] = _start_prefect(processes.free_port(prefect_port))
         if "mlflow" not in servers and not external_mlflow():
-            servers["mlflow"] = _start_mlflow(_free_port(mlflow_port))
-        _record(servers.values())
+            servers["mlflow"] = _start_mlflow(processes.free_port(mlflow_port))
+        processes.record(servers.values())
         for name in ("prefect", "mlflow"):
             if name in servers:
                 _wait_for_answer(servers[name])
         if "worker" not in servers:
             servers["worker"] = _start_worker(external_prefect() or _api(servers["prefect"]))
-            _record(servers.values())
+            processes.record(servers.values())
         _wait_for_worker(servers["worker"], external_prefect() or _api(servers["prefect"]))
     return tuple(servers[name] for name in ORDER if name in servers)
 
 
 def down() -> tuple[Server, ...]:
     """Stop what `up` started, with all its children; return what was running. Safe to call at any time."""
-    with _only_one("servers.lock"):
-        running = [s for s in _recorded() if _is_alive(s)]
+    with processes.only_one("servers.lock"):
+        running = processes.running()
         for server in sorted(running, key=lambda s: ORDER.index(s.name), reverse=True):
-            _stop(server)
-        _file().unlink(missing_ok=True)
-    for process in _background:
-        process.poll()
+            processes.stop(server)
+        processes.forget()
     return tuple(running)
 
 
@@ -124,7 +88,7 @@ def num_jobs() -> int:
     """Return how many scheduled runs the worker has going: each is a process of its own."""
     import psutil
 
-    worker = next((s for s in _recorded() if s.name == "worker" and _is_alive(s)), None)
+    worker = next((s for s in processes.running() if s.name == "worker"), None)
     try:
         return len(psutil.Process(worker.pid).children()) if worker else 0
     except psutil.NoSuchProcess:
@@ -133,14 +97,14 @@ def num_jobs() -> int:
 
 def status() -> tuple[Status, ...]:
     """Return how each server is."""
-    recorded = {s.name: s for s in _recorded()}
+    recorded = {s.name: s for s in processes.recorded()}
     return tuple(_status(name, recorded.get(name)) for name in ORDER)
 
 
 def _status(name: Name, server: Server | None) -> Status:
-    if server is None or not _is_alive(server):
+    if server is None or not processes.is_alive(server):
         return Status(name, "stopped", "", None, server.log if server else "")
-    answers = name == "worker" or _answers(_health(server))
+    answers = name == "worker" or _is_up(server)
     return Status(name, "running" if answers else "no answer", server.url, server.pid, server.log)
 
 
@@ -156,7 +120,7 @@ def prefect_api() -> str | None:
     external = external_prefect()
     if external and not answers(external):
         raise FtlibError(f"PREFECT_API_URL={external} does not answer. Start that server, or unset PREFECT_API_URL.")
-    return external or next((_api(s) for s in _recorded() if s.name == "prefect" and _usable(s)), None)
+    return external or next((_api(s) for s in processes.running() if s.name == "prefect" and _is_up(s)), None)
 
 
 def answers(api: str) -> bool:
@@ -171,7 +135,7 @@ def prefect_ui(api: str) -> str:
 
 def mlflow_ui() -> str | None:
     """Return the address of MLflow's pages, where there is a server."""
-    return external_mlflow() or next((s.url for s in _recorded() if s.name == "mlflow" and _is_alive(s)), None)
+    return external_mlflow() or next((s.url for s in processes.running() if s.name == "mlflow"), None)
 
 
 def external_prefect() -> str | None:
@@ -185,8 +149,8 @@ def external_mlflow() -> str | None:
     return uri if uri.startswith(("http://", "https://")) else None
 
 
-def _usable(server: Server) -> bool:
-    return _is_alive(server) and _answers(_health(server))
+def _is_up(server: Server) -> bool:
+    return _answers(f"{server.url}/api/health" if server.name == "prefect" else f"{server.url}/health")
 
 
 # -- the temporary server ----------------------------------------------------------------------------------
@@ -214,14 +178,16 @@ class TemporaryServer:
     """
 
     def __init__(self) -> None:
-        self.port = _free_port(0)
-        self.log = _log("prefect-temporary")
+        self.port = processes.free_port(0)
+        self.log = processes.log_of("prefect-temporary")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         off = {"PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
         command = [sys.executable, "-c", _SERVE_UNTIL_STDIN_ENDS, HOST, str(self.port)]
-        self._process = _spawn(command, self.log, {**_prefect_environment(self.port), **off}, stdin=subprocess.PIPE)
+        self._process = processes.spawn(
+            command, self.log, {**_prefect_environment(self.port), **off}, stdin=subprocess.PIPE
+        )
         return self
 
     def wait(self) -> str:
@@ -231,7 +197,9 @@ class TemporaryServer:
         while not _answers(f"{url}/health"):
             ended = self._process is None or self._process.poll() is not None
             if ended or time.monotonic() > deadline:
-                raise FtlibError(f"the temporary Prefect server did not start: {_last_line(self.log)} See {self.log}.")
+                raise FtlibError(
+                    f"the temporary Prefect server did not start: {processes.last_line(self.log)} See {self.log}."
+                )
             time.sleep(0.05)
         return url
 
@@ -255,7 +223,7 @@ class TemporaryServer:
 def _start_prefect(port: int) -> Server:
     command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
     command += ["--host", HOST, "--port", str(port), "--log-level", "warning"]
-    return _start("prefect", command, f"http://{HOST}:{port}", _prefect_environment(port))
+    return processes.start("prefect", command, f"http://{HOST}:{port}", _prefect_environment(port))
 
 
 def _prefect_environment(port: int) -> dict[str, str]:
@@ -276,14 +244,14 @@ def _start_mlflow(port: int) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", state.tracking_uri()]
     command += ["--default-artifact-root", artifacts, "--artifacts-destination", artifacts]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    return _start("mlflow", command, f"http://{HOST}:{port}", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    return processes.start("mlflow", command, f"http://{HOST}:{port}", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
 
 
 def _start_worker(api: str) -> Server:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"]
     command += ["--name", worker_name(), "--limit", "1", "--install-policy", "never"]
     settings = {"PREFECT_API_URL": api, "PREFECT_WORKER_QUERY_SECONDS": "5", "PREFECT_LOGGING_LEVEL": "INFO"}
-    return _start("worker", command, "", settings)
+    return processes.start("worker", command, "", settings)
 
 
 def worker_name() -> str:
@@ -291,52 +259,11 @@ def worker_name() -> str:
     return f"ftlib-{platform.node() or 'local'}"
 
 
-_background: list[subprocess.Popen[bytes]] = []
-"""Held, because Python warns of a process that is forgotten while it runs; ours are meant to outlive this one."""
-
-
-def _start(name: Name, command: list[str], url: str, settings: dict[str, str]) -> Server:
-    import psutil
-
-    log = _log(name)
-    process = _spawn(command, log, settings, stdin=subprocess.DEVNULL)
-    _background.append(process)
-    return Server(name, process.pid, tuple(command), psutil.Process(process.pid).create_time(), url, str(log))
-
-
-def _spawn(command: list[str], log: Path, settings: dict[str, str], *, stdin: int) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, its output in `log`; an empty setting is taken away."""
-    environment = {k: v for k, v in {**os.environ, **settings}.items() if v or k not in settings}
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=state.home(),
-            start_new_session=True,
-        )
-
-
-def _free_port(wanted: int) -> int:
-    """Return `wanted` where it is free, else some port that is."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise FtlibError(f"no free port on {HOST}.")
-
-
-# -- waiting and stopping ----------------------------------------------------------------------------------
+# -- asking ------------------------------------------------------------------------------------------------
 
 
 def _wait_for_answer(server: Server) -> None:
-    _wait(server, lambda: _answers(_health(server)))
+    processes.wait(server, lambda: _is_up(server))
 
 
 def _wait_for_worker(worker: Server, api: str) -> None:
@@ -347,21 +274,7 @@ def _wait_for_worker(worker: Server, api: str) -> None:
         workers = _post(query)
         return any(w.get("name") == worker_name() and w.get("status") == "ONLINE" for w in workers)
 
-    _wait(worker, listed)
-
-
-def _wait(server: Server, ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not ready():
-        if not _is_alive(server):
-            raise FtlibError(f"{server.name} ended: {_last_line(Path(server.log))} Its log is {server.log}.")
-        if time.monotonic() > deadline:
-            raise FtlibError(f"{server.name} did not answer in {START_SECONDS:.0f} s. Its log is {server.log}.")
-        time.sleep(0.1)
-
-
-def _health(server: Server) -> str:
-    return f"{server.url}/api/health" if server.name == "prefect" else f"{server.url}/health"
+    processes.wait(worker, listed)
 
 
 def _api(server: Server) -> str:
@@ -384,79 +297,3 @@ def _post(url: str) -> list[dict[str, object]]:
     except (urllib.error.URLError, OSError, ValueError):
         return []
     return answer if isinstance(answer, list) else []
-
-
-def _is_alive(server: Server) -> bool:
-    import psutil
-
-    try:
-        process = psutil.Process(server.pid)
-        command = tuple(process.cmdline())  # empty for a moment after the start
-        same = command in ((), server.command) and abs(process.create_time() - server.started) < CLOCK_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _stop(server: Server) -> None:
-    """End a server's process group: politely, then not."""
-    import psutil
-
-    try:
-        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    _signal_group(server.pid, signal.SIGTERM)
-    _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=STOP_SECONDS)
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
-    return f"{lines[-1].strip()}." if lines else "it wrote no log."
-
-
-# -- the record --------------------------------------------------------------------------------------------
-
-
-def _file() -> Path:
-    return state.home() / "servers.json"
-
-
-def _recorded() -> tuple[Server, ...]:
-    try:
-        entries = json.loads(_file().read_text())
-        return tuple(Server(**{**entry, "command": tuple(entry["command"])}) for entry in entries)
-    except FileNotFoundError:
-        return ()
-    except (ValueError, TypeError, KeyError):
-        return ()  # damaged: the processes are found neither by us nor by their ports; `up` starts new ones
-
-
-def _record(servers: Iterable[Server]) -> None:
-    draft = _file().with_suffix(".tmp")
-    draft.write_text(json.dumps([asdict(server) for server in servers], indent=1))
-    os.replace(draft, _file())
-
-
-def _log(name: str) -> Path:
-    folder = state.home() / "logs"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / f"{name}.log"
-
-
-@contextmanager
-def _only_one(name: str) -> Iterator[None]:
-    """Hold a lock that dies with its owner: two `ftlib up` at once start one set of servers."""
-    state.home().mkdir(parents=True, exist_ok=True)
-    with (state.home() / name).open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.problems.base import Problem
     from ftlib.training.precision import Precision
 
@@ -54,6 +56,34 @@ def predict(
 
     started = time.perf_counter()
     table = problem.predict(checkpoint, rows, precision=precision, watch=Teller(name, len(rows)))
+    return _timed(table, started)
+
+
+def predict_jointly(
+    ensemble: Ensemble,
+    rows: Sequence[pa.Table],
+    problem: Problem,
+    *,
+    precision: Precision = "float32",
+    name: str = "predict",
+) -> Predicted:
+    """Return the one prediction of several checkpoints that answer together.
+
+    Args:
+        ensemble: The checkpoints.
+        rows: What each one reads: the same rows, encoded.
+        problem: As `predict` takes it, like all that follows.
+        precision: Likewise.
+        name: Likewise.
+    """
+    from ftlib.models.forward import Teller
+
+    started = time.perf_counter()
+    table = problem.predict_jointly(ensemble, rows, precision=precision, watch=Teller(name, len(rows[0])))
+    return _timed(table, started)
+
+
+def _timed(table: pa.Table, started: float) -> Predicted:
     seconds = time.perf_counter() - started
     return Predicted(table, {"rows_per_second": len(table) / max(seconds, 1e-9), "predict_seconds": seconds})
 

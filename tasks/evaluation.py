@@ -48,14 +48,13 @@ class Evaluate(Step):
     def run(self, draft: Draft, splits: Path, **inputs: Path) -> None:  # type: ignore[override]
         """Write evaluation.json and errors.parquet.
 
-        `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j.
+        `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j, and where its
+        members answer together validation_fusion_j and test_fusion_j.
         """
-        from ftlib.evaluation.evaluate import evaluate
+        from ftlib.evaluation.evaluate import Artifacts, evaluate
         from ftlib.files import read_json, write_json, write_table
 
-        result = evaluate(
-            problem=Problem.model_validate(read_json(splits / "problem.json")),
-            settings=self.evaluation,
+        artifacts = Artifacts(
             splits=splits,
             members={
                 name: {split: inputs[f"{split}_{i}"] for split in ("validation", "test")}
@@ -63,8 +62,14 @@ class Evaluate(Step):
             },
             checkpoints={name: inputs[f"checkpoint_{i}"] for i, name in enumerate(self.members)},
             fusions={f.name: (f.method, inputs[f"fusion_{j}"]) for j, f in enumerate(self.fusions)},
-            seed=self.seed,
+            together={
+                f.name: {split: inputs[f"{split}_fusion_{j}"] for split in ("validation", "test")}
+                for j, f in enumerate(self.fusions)
+                if f"test_fusion_{j}" in inputs
+            },
         )
+        problem = Problem.model_validate(read_json(splits / "problem.json"))
+        result = evaluate(artifacts, problem=problem, settings=self.evaluation, seed=self.seed)
         write_json(draft.folder / "evaluation.json", result.summary)
         write_table(draft.folder / "errors.parquet", result.errors)
 

@@ -17,7 +17,7 @@ from ftlib.models import checkpoints
 from ftlib.models.checkpoints import Checkpoint
 from ftlib.models.layers import head_names
 from ftlib.prediction import predict
-from ftlib.problems.base import Problem
+from ftlib.problems.base import Problem, vectors
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
 from ftlib.training.batches import Rows
@@ -29,6 +29,8 @@ LEARNS = {
     "distillation": 2e-3,
     "prefix": 3e-2,
     "prompt_tuning": 3e-2,
+    "p_tuning": 1e-2,
+    "ia3": 2e-2,
     "gradual_unfreezing": 1e-2,
 }
 """Rates at which a tiny random model learns; others get the middle."""
@@ -99,11 +101,6 @@ def encoded_rows(problem: Problem, tokenizer: Any, limit: int | None = 8) -> pa.
     return encode(labelled_rows(problem, limit), problem, tokenizer)[0]
 
 
-def fixed(values: np.ndarray) -> pa.Array:
-    """Return rows of numbers as a column of vectors."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-
-
 def with_teacher(rows: pa.Table, problem: Problem) -> pa.Table:
     """Return rows with the logits of a teacher that knows the gold labels."""
     labels = np.stack(rows.column("labels").to_numpy(zero_copy_only=False))
@@ -111,7 +108,7 @@ def with_teacher(rows: pa.Table, problem: Problem) -> pa.Table:
         logits = np.eye(problem.target.num_outputs)[labels] * 6 - 3
     else:
         logits = labels.reshape(len(labels), -1) * (1 if problem.target.kind == "value" else 6)
-    return rows.append_column("teacher_logits", fixed(logits.astype(np.float32)))
+    return rows.append_column("teacher_logits", vectors(logits.astype(np.float32)))
 
 
 SIMPLE = frozenset({"single_label", "multi_label", "value"})

@@ -63,9 +63,10 @@ class Run:
     def predicted(self) -> tuple[np.ndarray, Any]:
         """Return the chosen model's scores of the test rows, from the predict steps, and the rows' units."""
         members = [stage.name for stage in self.experiment.members()]
-        folders = [self.folder(f"predict-{name}-test") for name in members]
-        found = read_scores(folders, self.test_rows(), self.problem)
         best = self.evaluation["best"]["name"]
+        together = best not in members and f"predict-{best}-test" in self.artifacts
+        folders = [self.folder(f"predict-{best if together else name}-test") for name in members]
+        found = read_scores(folders, self.test_rows(), self.problem)
         if best in members:
             return found.values[members.index(best)], found.layout
         combiner = type(fusions(self.experiment)[best]).load(self.folder(f"fuse-{best}"))

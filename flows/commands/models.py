@@ -49,6 +49,7 @@ def predict(
     from flows.show import console
     from ftlib import state
     from ftlib.serving import answering
+    from ftlib.serving.finding import resolve
     from ftlib.serving.reading import mapping_of, open_source, read_rows
     from ftlib.tables import write_rows, writer_of
 
@@ -56,7 +57,7 @@ def predict(
         writer_of(output)  # refuses an unknown ending before any work
     given = open_source(source)
     state.prepare_environment()
-    served = answering.load(answering.resolve(model))
+    served = answering.load(resolve(model))
     mapping = mapping_of(columns or (), served.problem.input_columns)
     rows = read_rows(given, mapping, served.problem.file_columns)
     with console(stderr=True).status(f"predicting {rows.own.num_rows:,} rows"):
@@ -105,11 +106,12 @@ def evaluate(
     from ftlib import state
     from ftlib.evaluation.measuring import measure_model
     from ftlib.serving import answering
+    from ftlib.serving.finding import resolve
     from ftlib.serving.reading import mapping_of, open_source, read_rows
 
     given = open_source(source)
     state.prepare_environment()
-    served = answering.load(answering.resolve(model))
+    served = answering.load(resolve(model))
     problem = served.problem
     mapping = mapping_of(columns or (), (*problem.input_columns, problem.label_column))
     rows = read_rows(given, mapping, problem.file_columns)
@@ -161,6 +163,7 @@ def explain(
     from ftlib.explaining.attribution import METHODS
     from ftlib.explaining.explain import explain as explain_rows
     from ftlib.serving import answering
+    from ftlib.serving.finding import resolve
     from ftlib.serving.reading import mapping_of, open_source, read_rows
 
     explained.check_output(output)
@@ -168,7 +171,7 @@ def explain(
         raise ParamsError(f"--method: {unknown('method', method, METHODS)}")
     given = open_source(source)
     state.prepare_environment()
-    served = answering.load(answering.resolve(model))
+    served = answering.load(resolve(model))
     if member is not None:
         served = served.alone(member)
     mapping = mapping_of(columns or (), served.problem.input_columns)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 KINDS = (
     r"(?s)^((?:unreadable|short|unknown|misplaced|ambiguous) \w+|duplicate|conflicting labels|leak"
-    r"|out of turn|empty message)\b.*$"
+    r"|out of turn|empty message|label is not a number)\b.*$"
 )
 """Reasons that go on after their kind, as "unknown label 'bilign'" does; any other is a kind itself."""
 
@@ -65,11 +65,16 @@ class Rejections:
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows by kind of reason, the most frequent first."""
-        import pyarrow.compute as pc
+        return counts_by_kind(self._reasons)
 
-        kinds = pc.replace_substring_regex(self._reasons.drop_null(), KINDS, r"\1")
-        found = {item["values"]: item["counts"] for item in kinds.value_counts().to_pylist()}
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+def counts_by_kind(reasons: pa.ChunkedArray | pa.Array) -> dict[str, int]:
+    """Return the number of rows by kind of reason (null: none), the most frequent first."""
+    import pyarrow.compute as pc
+
+    kinds = pc.replace_substring_regex(reasons.drop_null(), KINDS, r"\1")
+    found = {item["values"]: item["counts"] for item in kinds.value_counts().to_pylist()}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def unreadable(table: pa.Table) -> pa.ChunkedArray:

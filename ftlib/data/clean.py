@@ -80,8 +80,8 @@ def clean(table: pa.Table, problem: Problem, cleaning: Cleaning) -> Cleaned:
     from ftlib.data.sources.base import UNREADABLE
 
     repaired, counts = _repair(table, problem.repaired_columns, cleaning)
-    repaired = problem.follow(repaired, table)
-    labels, complaints = problem.read_labels(with_given(repaired, table, problem.text_columns))
+    repaired = problem.follow(with_given(repaired, table, problem.text_columns))
+    labels, complaints = problem.read_labels(repaired)
     rejections = Rejections(len(table))
     rejections.add(unreadable(table))
     for column in problem.text_columns:

@@ -72,7 +72,8 @@ def read_answers(folders: Mapping[str, Path]) -> Answers:
     """Return the best model's answers on the test split, from a run's artifacts; no model is run.
 
     Args:
-        folders: Step name -> its artifact's folder: split, evaluate, predict-<member>-test, fuse-<name>.
+        folders: Step name -> its artifact's folder: split, evaluate, predict-<member>-test, fuse-<name>, and
+            predict-<fusion>-test of a fusion whose members answer together.
     """
     from ftlib.ensembling import read_rows, read_scores
 
@@ -80,7 +81,10 @@ def read_answers(folders: Mapping[str, Path]) -> Answers:
     problem = Problem.model_validate(read_json(folders["split"] / "problem.json"))
     members = [member["name"] for member in evaluation["members"]]
     rows = read_rows(folders["split"] / "test.parquet")
-    found = read_scores([folders[f"predict-{name}-test"] for name in members], rows, problem)
+    best = evaluation["best"]["name"]
+    together = best not in members and f"predict-{best}-test" in folders
+    read = [best] * len(members) if together else members
+    found = read_scores([folders[f"predict-{name}-test"] for name in read], rows, problem)
     scores = _best(evaluation, members, found, folders)
     target = problem.target.over(found.layout)
     return Answers(target, _keys(rows, problem), scores, problem.references(rows, found.layout))

@@ -12,7 +12,7 @@ The test split has no say in any of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ftlib.fusion.base import Combiner, Fusion
     from ftlib.problems.base import Problem
     from ftlib.targets.base import Target
+    from ftlib.targets.layout import Layout
 
 SPLITS = ("validation", "test")
 
@@ -54,6 +55,25 @@ class Evaluation(Section):
 
 
 @dataclass(frozen=True)
+class Artifacts:
+    """What evaluation reads.
+
+    Attributes:
+        splits: The split artifact.
+        members: Member -> split ("validation", "test") -> its predictions artifact, in the order of fusing.
+        checkpoints: Member -> its checkpoint, for what it costs to run.
+        fusions: Fusion -> the plugin, and the artifact with its combiner and validation scores.
+        together: Fusion -> split -> what the members say together, of those fusions that have them do so.
+    """
+
+    splits: Path
+    members: Mapping[str, Mapping[str, Path]]
+    checkpoints: Mapping[str, Path]
+    fusions: Mapping[str, tuple[Fusion, Path]]
+    together: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """What evaluation gave.
 
@@ -75,7 +95,8 @@ class _Model:
         scores: Split -> scores, shape (num_units, num_outputs).
         cost: Parameters touched per token when it answers.
         facts: What the summary says of it beside its figures.
-        own_metrics: Split -> what a member's predictions say beyond its scores: see `Problem.own_metrics`.
+        own_metrics: Split -> what a member's predictions, or what members say together, say beyond scores: see
+            `Problem.own_metrics`.
     """
 
     name: str
@@ -111,32 +132,20 @@ class _Results:
         return (*self.members, *self.fusions)
 
 
-def evaluate(
-    *,
-    problem: Problem,
-    settings: Evaluation,
-    splits: Path,
-    members: Mapping[str, Mapping[str, Path]],
-    checkpoints: Mapping[str, Path],
-    fusions: Mapping[str, tuple[Fusion, Path]],
-    seed: int,
-) -> Evaluated:
+def evaluate(artifacts: Artifacts, *, problem: Problem, settings: Evaluation, seed: int) -> Evaluated:
     """Measure members and fusions on validation and test, and choose the best on validation.
 
     Args:
+        artifacts: Rows, predictions, checkpoints and fitted fusions.
         problem: What is learned, its labels filled in.
         settings: How results are measured.
-        splits: The split artifact.
-        members: Member -> split ("validation", "test") -> its predictions artifact, in the order of fusing.
-        checkpoints: Member -> its checkpoint, for what it costs to run.
-        fusions: Fusion -> the plugin, and the artifact with its combiner and validation scores.
         seed: For the resamples.
 
     Raises:
         ArtifactError: If predictions are missing, or not of the split's rows.
         ParamsError: If the problem has no such metric as `settings` names.
     """
-    results = _results(problem, settings, splits, members, checkpoints, fusions, seed)
+    results = _results(artifacts, problem, settings, seed)
     best = _choose(results.models, results)
     return Evaluated(_summary(results, best), _errors(best, results))
 
@@ -144,29 +153,34 @@ def evaluate(
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def _results(
-    problem: Problem,
-    settings: Evaluation,
-    splits: Path,
-    members: Mapping[str, Mapping[str, Path]],
-    checkpoints: Mapping[str, Path],
-    fusions: Mapping[str, tuple[Fusion, Path]],
-    seed: int,
-) -> _Results:
+def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed: int) -> _Results:
     from ftlib.ensembling import read_rows, read_scores
     from ftlib.evaluation.measures import check_metric
+    from ftlib.evaluation.side_by_side import side_by_side
 
     metric = settings.metric or problem.target.main_metric
     check_metric(metric, problem.target)
-    rows = {split: read_rows(splits / f"{split}.parquet") for split in SPLITS}
+    members = artifacts.members
+    rows = {split: read_rows(artifacts.splits / f"{split}.parquet") for split in SPLITS}
     scores = {
         split: read_scores([f[split] for f in members.values()], rows[split], problem, where=f"predictions on {split}")
         for split in SPLITS
     }
-    targets = {split: problem.target.over(found.layout) for split, found in scores.items()}
-    references = {split: problem.references(rows[split], found.layout) for split, found in scores.items()}
-    found = tuple(_member(n, i, scores, checkpoints[n]) for i, n in enumerate(members))
-    fused = tuple(_fusion(n, f, folder, scores, found) for n, (f, folder) in fusions.items())
+    together = {
+        name: {split: read_scores([folders[split]] * len(members), rows[split], problem) for split in SPLITS}
+        for name, folders in artifacts.together.items()
+    }
+    found = tuple(_member(n, i, scores, artifacts.checkpoints[n]) for i, n in enumerate(members))
+    fused = tuple(_fusion(n, f, folder, together.get(n, scores), found) for n, (f, folder) in artifacts.fusions.items())
+    layouts: dict[str, Layout | None] = {}
+    for split in SPLITS:
+        among = {name: one[split] for name, one in together.items()}
+        layouts[split], wide = side_by_side(scores[split], among, {m.name: m.scores[split] for m in (*found, *fused)})
+        found, fused = (
+            tuple(replace(m, scores={**m.scores, split: wide[m.name]}) for m in group) for group in (found, fused)
+        )
+    targets = {split: problem.target.over(layout) for split, layout in layouts.items()}
+    references = {split: problem.references(rows[split], layout) for split, layout in layouts.items()}
     contests = {s: _contest(s, (*found, *fused), references[s], targets[s], metric, settings, seed) for s in SPLITS}
     return _Results(problem, settings, metric, rows, targets, references, found, fused, contests)
 
@@ -200,8 +214,11 @@ def _fusion(
     validation = read_scores_table(folder / VALIDATION, read["validation"], where=where)
     scores = {"validation": validation, "test": combiner(read["test"].values, read["test"].layout)}
     weights, used = _used(combiner, members)
-    facts = {"method": fusion.model_dump(mode="json"), "weights": weights, "members_used": [m.name for m in used]}
-    return _Model(name, scores, sum(m.cost for m in used), facts)
+    used_by = [m.name for m in used]
+    facts: dict[str, Any] = {"method": fusion.model_dump(mode="json"), "weights": weights, "members_used": used_by}
+    facts |= {"note": combiner.note} if combiner.note else {}
+    said = {split: found.own_metrics[0] for split, found in read.items()} if fusion.joint(len(members)) else {}
+    return _Model(name, scores, sum(m.cost for m in used), facts, said)
 
 
 def _used(combiner: Combiner, members: Sequence[_Model]) -> tuple[dict[str, float] | None, list[_Model]]:

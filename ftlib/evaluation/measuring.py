@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 from ftlib.errors import DataError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ftlib.serving.answering import Served
     from ftlib.serving.reading import Rows
+
+MOST_REASONS = 8
+"""Reasons that are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,18 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     """
     import pyarrow.compute as pc
 
-    from ftlib.data.originals import with_given
     from ftlib.evaluation.assessment import assess
 
     problem = served.problem
     scored = served.score(rows.needed.select(list(problem.input_columns)))
-    at = rows.needed.column_names.index(problem.label_column)
-    inputs = rows.needed
-    for name in problem.input_columns:
-        inputs = inputs.set_column(inputs.column_names.index(name), name, scored.rows[name])
-    labels, reasons = problem.read_labels(with_given(inputs, scored.given, problem.text_columns))
-    labelled = inputs.set_column(at, problem.label_column, labels)
+    labelled = scored.rows
+    if problem.label_column not in problem.input_columns:
+        labelled = labelled.append_column(problem.label_column, rows.needed[problem.label_column])
+    labels, reasons = problem.read_labels(labelled)
+    labelled = labelled.set_column(labelled.column_names.index(problem.label_column), problem.label_column, labels)
     reasons = pc.coalesce(rows.unreadable.combine_chunks(), reasons, scored.reasons)
     fine = pc.is_null(reasons).to_numpy(zero_copy_only=False)
-    rejected = dict(Counter(reasons.drop_null().to_pylist()).most_common())
+    rejected = _counts(reasons)
     if not fine.any():
         raise DataError(f"no row can be measured: {_told(rejected)}.")
     found_in_scored = fine[scored.is_answered]
@@ -66,6 +69,14 @@ def measure_model(served: Served, rows: Rows, *, seed: int = 0) -> Measured:
     found = assess(scored.scores[units], references, problem.target.over(layout), seed=seed)
     intervals = {name: list(bounds) for name, bounds in found.intervals.items()}
     return Measured(int(fine.sum()), rejected, found.metrics, intervals)
+
+
+def _counts(reasons: pa.Array) -> dict[str, int]:
+    """Return how many rows each reason has, the most frequent first; each kind of reason, where there are many."""
+    from ftlib.data._rejections import counts_by_kind
+
+    found = dict(Counter(reasons.drop_null().to_pylist()).most_common())
+    return found if len(found) <= MOST_REASONS else counts_by_kind(reasons)
 
 
 def _told(rejected: dict[str, int]) -> str:

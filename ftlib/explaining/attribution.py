@@ -1,9 +1,11 @@
-"""Attributions: how much each token of a text adds to the score of an answer.
+"""Attributions: how much each token of a text, or each patch of an image, adds to the score of an answer.
 
-Integrated gradients go from an empty text to the given one in even steps and add up what each token's word embedding
+Integrated gradients go from an empty input to the given one in even steps and add up what each token's word embedding
 contributes on the way: Sundararajan, Taly & Yan (2017), "Axiomatic Attribution for Deep Networks",
-https://arxiv.org/abs/1703.01365. They are complete: the attributions add up to the score less that of the empty text.
-The empty text has the padding token in the place of each token; special and virtual tokens stay as they are.
+https://arxiv.org/abs/1703.01365. They are complete: the attributions add up to the score less that of the empty input.
+The empty input has the padding token (else the end of text) in the place of each token, and an image of one mean
+colour; what a problem puts around a row's texts, special and virtual tokens, and an answer whose likelihood is
+explained, stay as they are.
 Input times gradient (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713) needs one pass instead of many, and
 adds up to nothing in particular. Both are captum's, https://captum.ai.
 
@@ -12,52 +14,53 @@ What they don't say: what would happen if words were exchanged for others, or wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ftlib.errors import UnsupportedError
-
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
     from torch import Tensor, nn
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.entrances import Entry
+    from ftlib.problems._questions import Posed
     from ftlib.problems.base import Problem
 
 Method = Literal["integrated_gradients", "input_x_gradient"]
 METHODS: tuple[Method, ...] = ("integrated_gradients", "input_x_gradient")
 
 STEPS = 32
-"""Points on the way from the empty text, placed as Gauss and Legendre have them."""
+"""Points on the way from the empty input, placed as Gauss and Legendre have them."""
 
 MOST_STEPS = 512
 TOLERANCE = 0.01
-"""Rows whose attributions miss their sum by more, or by more than this share of it, are integrated again with four
+"""Where attributions miss their sum by more, or by more than this share of it, they are integrated again with four
 times the points, as long as these are not too many."""
 
-ROWS_AT_ONCE = 16
-PASSES_AT_ONCE = 128
-"""Rows times steps that go through the model together."""
+POSITIONS = re.compile(r"position_embed|embed_positions|\bwpe\b")
+"""What models call the vectors of positions that they add to those of words."""
 
-ROW_KINDS = ("single_label", "multi_label", "value")
-"""Targets that give a row scores of its own."""
+PASSES_AT_ONCE = 128
+PLACES_AT_ONCE = 8192
+LOGITS_AT_ONCE = 1 << 24
+"""How many steps go through the model together: as many as keep within all three."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attributed:
-    """One score of one row, and what each of its tokens adds to it.
+    """A score, and what each token adds to it.
 
     Attributes:
-        tokens: Attributions of the row's input_ids, shape (num_tokens,).
-        added: The sum of attributions of tokens that only the model knows: virtual ones.
+        values: Attributions of the line's input_ids, then of its image's patches, row by row, shape (num_places,);
+            0 for tokens that the empty input has too.
+        added: The sum of attributions of these: special and virtual tokens. Integrated gradients give them none.
         score: The score that is explained.
-        baseline: The same score of the empty text.
+        baseline: The same score of the empty input.
     """
 
-    tokens: np.ndarray
+    values: np.ndarray
     added: float
     score: float
     baseline: float
@@ -66,183 +69,179 @@ class Attributed:
     def misses(self) -> bool:
         """Whether attributions are further from adding up than integrated gradients should be."""
         whole = self.score - self.baseline
-        return abs(self.tokens.sum() + self.added - whole) > TOLERANCE * max(1.0, abs(whole))
-
-
-def check(problem: Problem) -> None:
-    """Refuse a problem whose answers cannot be explained by the words of its input.
-
-    Raises:
-        UnsupportedError: With the reason.
-    """
-    kind = problem.target.kind
-    if kind not in ROW_KINDS:
-        raise UnsupportedError(
-            f"{problem.name} cannot be explained: its answers ({kind}) are made of many scores a row, and attributions "
-            "explain one. Problems that give a row a label, labels or a number can be."
-        )
-    if not problem.text_columns:
-        raise UnsupportedError(
-            f"{problem.name} cannot be explained: its rows have no text that is always read, and attributions are "
-            "given to words."
-        )
+        return abs(self.values.sum() + self.added - whole) > TOLERANCE * max(1.0, abs(whole))
 
 
 def attribute(
     checkpoint: Checkpoint,
-    rows: pa.Table,
-    outputs: np.ndarray,
+    posed: Posed,
     problem: Problem,
     *,
     method: Method = "integrated_gradients",
     steps: int = STEPS,
-) -> list[Attributed]:
-    """Return what the tokens of each row add to one of its scores.
+) -> Attributed:
+    """Return what the tokens of a line add to the score that is asked for.
 
     Args:
         checkpoint: Its model is left in evaluation mode.
-        rows: Encoded rows.
-        outputs: Which score of each row is explained, shape (num_rows,).
-        problem: What the model learned.
+        posed: What it reads, and which score.
+        problem: What it learned.
         method: integrated_gradients or input_x_gradient.
         steps: Points of the integration to begin with.
-
-    Raises:
-        UnsupportedError: If the problem, or the model, cannot be explained.
     """
-    import numpy as np
-
-    from ftlib.training.batches import Rows
-
-    check(problem)
-    given = Rows.from_table(rows, checkpoint.tokenizer, problem)
-    found: dict[int, Attributed] = {}
-    waiting = np.arange(len(rows))
-    while len(waiting):
-        for start in range(0, len(waiting), ROWS_AT_ONCE):
-            indices = waiting[start : start + ROWS_AT_ONCE]
-            explained = _Explained.of(checkpoint, given.batch(indices), outputs[indices], problem)
-            found |= zip(indices.tolist(), explained.attributed(method, steps), strict=True)
+    explained = _Explained.of(checkpoint, posed, problem)
+    found = explained.attributed(method, steps)
+    while method == "integrated_gradients" and found.misses and steps * 4 <= MOST_STEPS:
         steps *= 4
-        again = method == "integrated_gradients" and steps <= MOST_STEPS
-        waiting = np.array([i for i in waiting.tolist() if again and found[i].misses], dtype=np.int64)
-    return [found[i] for i in range(len(rows))]
+        found = explained.attributed(method, steps)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Explained:
-    """A batch whose scores are explained."""
+    """A line whose score is explained.
+
+    Attributes:
+        model: In evaluation mode.
+        layers: Its entrances.
+        problem: What it learned.
+        posed: What is asked.
+        batch: The line, as the model reads it.
+        is_blanked: Which of its tokens an empty input lacks, shape (num_tokens,).
+        entries: The entrances' calls with this line and with an empty one, by their number, where the two differ.
+        num_logits: What one pass gives.
+        score: Of this line.
+    """
 
     model: Any
-    words: nn.Module
+    layers: list[nn.Module]
     problem: Problem
+    posed: Posed
     batch: dict[str, Tensor]
-    empty: Tensor
-    outputs: Tensor
+    is_blanked: np.ndarray
+    entries: dict[int, tuple[Entry, Entry]]
+    num_logits: int
+    score: float
 
     @classmethod
-    def of(
-        cls, checkpoint: Checkpoint, batch: Mapping[str, Tensor], outputs: np.ndarray, problem: Problem
-    ) -> _Explained:
+    def of(cls, checkpoint: Checkpoint, posed: Posed, problem: Problem) -> _Explained:
         import torch
+
+        from ftlib.models.entrances import entrances, watched
+        from ftlib.training.batches import Rows
 
         model = checkpoint.model.eval()
-        if getattr(model.config, "is_encoder_decoder", False):
-            raise UnsupportedError(
-                f"a model of the kind {model.config.model_type} cannot be explained: it reads the text twice, in its "
-                "encoder and in its decoder, and there is no one place where words enter. Explain an encoder."
-            )
         device = next(model.parameters()).device
-        inputs = {k: v.to(device) for k, v in batch.items() if k not in problem.model_targets}
-        tokenizer = checkpoint.tokenizer
-        special = torch.tensor(sorted(tokenizer.all_special_ids), device=device)
-        ids = inputs["input_ids"]
-        empty = torch.where(torch.isin(ids, special), ids, torch.full_like(ids, tokenizer.pad_token_id or 0))
-        return cls(model, model.get_input_embeddings(), problem, inputs, empty, torch.tensor(outputs, device=device))
+        line = Rows.from_table(posed.line, checkpoint.tokenizer, problem)
+        batch = {name: values.to(device) for name, values in line.batch(_first()).items()}
+        empty, is_blanked = _empty(batch, posed, checkpoint)
+        layers = entrances(model)
+        with torch.no_grad():
+            with watched(layers) as given:
+                logits = problem.forward(model, batch).float()
+            with watched(layers) as blank:
+                problem.forward(model, empty)
+        pairs = enumerate(zip(given, blank, strict=False))  # prompts that are remembered are read once, and come last
+        entries = {n: (one, other) for n, (one, other) in pairs if not torch.equal(one.values, other.values)}
+        score = float(posed.score(logits)[0])
+        return cls(model, layers, problem, posed, batch, is_blanked, entries, logits.numel(), score)
 
-    def attributed(self, method: Method, steps: int) -> list[Attributed]:
-        """Return the batch's rows, explained."""
+    def attributed(self, method: Method, steps: int) -> Attributed:
+        """Return the line, explained."""
         import torch
 
+        ends = tuple(entry.values[None] for entry, _ in self.entries.values())
+        if not ends:
+            return Attributed(self._values([]), 0.0, self.score, self.score)
+        starts = tuple(entry.values[None] for _, entry in self.entries.values())
         with torch.no_grad():
-            scores = self._chosen(self._scores(*self.batch.values()))
-            with _words_of(self.words, self._embedded(self.empty)):
-                baselines = self._chosen(self._scores(*self.batch.values()))
-        values = self._integrated(steps) if method == "integrated_gradients" else self._input_x_gradient()
-        by_token = values.detach().double().sum(-1)
-        return [
-            self._row(by_token[i].cpu().numpy(), i, float(scores[i]), float(baselines[i])) for i in range(len(scores))
-        ]
+            baseline = float(self._scores(*starts)[0])
+        found = self._integrated(ends, starts, steps) if method == "integrated_gradients" else self._products(ends)
+        parts = [values[0].detach().double() for values in found]
+        values = self._values(parts)
+        return Attributed(values, float(sum(part.sum() for part in parts)) - values.sum(), self.score, baseline)
 
-    def _integrated(self, steps: int) -> Tensor:
-        from captum.attr import LayerIntegratedGradients
+    def _integrated(self, ends: tuple[Tensor, ...], starts: tuple[Tensor, ...], steps: int) -> tuple[Tensor, ...]:
+        from captum.attr import IntegratedGradients
 
-        rest = tuple(v for k, v in self.batch.items() if k != "input_ids")
-        explainer = LayerIntegratedGradients(self._from_ids, self.words)
-        return explainer.attribute(  # type: ignore[return-value]
-            self.batch["input_ids"],
-            baselines=self.empty,
-            target=self.outputs,
-            additional_forward_args=rest,
-            n_steps=steps,
-            method="gausslegendre",
-            internal_batch_size=max(PASSES_AT_ONCE, len(self.outputs)),
+        places = sum(values[0].numel() // values.shape[2 if values.ndim == 5 else -1] for values in ends)
+        passes = min(PASSES_AT_ONCE, PLACES_AT_ONCE // places, LOGITS_AT_ONCE // self.num_logits)
+        return IntegratedGradients(self._scores).attribute(  # type: ignore[return-value]
+            ends, baselines=starts, n_steps=steps, method="gausslegendre", internal_batch_size=max(1, passes)
         )
 
-    def _input_x_gradient(self) -> Tensor:
-        from captum.attr import LayerGradientXActivation
+    def _products(self, ends: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        from captum.attr import InputXGradient
 
-        rest = tuple(v for k, v in self.batch.items() if k != "input_ids")
-        explainer = LayerGradientXActivation(self._from_ids, self.words)
-        return explainer.attribute(self.batch["input_ids"], target=self.outputs, additional_forward_args=rest)  # type: ignore[return-value]
+        given = tuple(values.clone().requires_grad_() for values in ends)
+        return InputXGradient(self._scores).attribute(given)  # type: ignore[return-value]
 
-    def _from_ids(self, input_ids: Tensor, *rest: Tensor) -> Tensor:
-        names = [k for k in self.batch if k != "input_ids"]
-        given = {"input_ids": input_ids, **dict(zip(names, rest, strict=True))}
-        return self._scores(*(given[k] for k in self.batch))
+    def _scores(self, *values: Tensor) -> Tensor:
+        """Return the scores of lines that enter the model so, shape (num_copies,).
 
-    def _scores(self, *inputs: Tensor) -> Tensor:
-        """Return probabilities (or the numbers themselves) with their gradients, shape (batch_size, num_outputs)."""
-        logits = self.problem.forward(self.model, dict(zip(self.batch, inputs, strict=True))).float()
-        kind = self.problem.target.kind
-        if kind == "single_label":
-            return logits.softmax(-1)
-        return logits.sigmoid() if kind == "multi_label" else logits.reshape(len(logits), -1)
+        Args:
+            values: Of each entry, shape (num_copies, ...): what the entrance gives of each copy of the line.
+        """
+        from ftlib.models.entrances import replaced
 
-    def _chosen(self, scores: Tensor) -> Tensor:
-        return scores.gather(1, self.outputs[:, None])[:, 0]
+        copies = len(values[0])
+        batch = {name: v.repeat(copies, *[1] * (v.ndim - 1)) for name, v in self.batch.items()}
+        given = {n: v.flatten(0, 1) for n, v in zip(self.entries, values, strict=True)}
+        with replaced(self.layers, given):
+            return self.posed.score(self.problem.forward(self.model, batch).float())
 
-    def _embedded(self, input_ids: Tensor) -> Tensor:
-        """Return the word embeddings of a batch as the model looks them up, with those of virtual tokens."""
-        seen: list[Tensor] = []
-        hook = self.words.register_forward_hook(lambda module, given, output: seen.append(output))
-        try:
-            self._from_ids(input_ids, *(v for k, v in self.batch.items() if k != "input_ids"))
-        finally:
-            hook.remove()
-        return seen[0]
+    def _values(self, parts: Sequence[Tensor]) -> np.ndarray:
+        """Return what each token and each patch adds.
 
-    def _row(self, values: np.ndarray, row: int, score: float, baseline: float) -> Attributed:
-        """Return one row's attributions, without those of padding and of virtual tokens, which are added up."""
+        A model may cut a line into several texts, put tokens between its own, or read it twice; it keeps their order.
+        """
         import numpy as np
 
-        from ftlib.models.virtual_tokens import attached
+        tokens, patches = np.zeros(len(self.is_blanked)), np.zeros(0)
+        blanked = np.flatnonzero(self.is_blanked)
+        for (entry, blank), part in zip(self.entries.values(), parts, strict=bool(parts)):
+            if part.ndim == 4:
+                patches = part.sum(1).flatten().cpu().numpy()
+                continue
+            own = part.sum(-1)[entry.given != blank.given].cpu().numpy()
+            tokens[blanked[: len(own)]] += own
+        return np.concatenate([tokens, patches])
 
-        virtual = attached(self.model)
-        added = 0.0
-        if virtual and len(values) > self.empty.shape[1]:
-            inside = slice(virtual.position, virtual.position + len(virtual.ids))
-            added = float(values[inside].sum())
-            values = np.delete(values, inside)
-        real = self.batch["attention_mask"][row].cpu().numpy() > 0
-        return Attributed(values[real], added, score, baseline)
+
+def _first() -> np.ndarray:
+    import numpy as np
+
+    return np.zeros(1, dtype=np.int64)
 
 
-@contextmanager
-def _words_of(words: nn.Module, values: Tensor) -> Iterator[None]:
-    """Give the model these word embeddings, whatever tokens it reads."""
-    hook = words.register_forward_hook(lambda module, given, output: values)
-    try:
-        yield
-    finally:
-        hook.remove()
+def _empty(batch: Mapping[str, Tensor], posed: Posed, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Return an input that says nothing, and which tokens of the line it lacks."""
+    import numpy as np
+    import torch
+
+    empty = {**batch, **{name: values.to(batch[name]) for name, values in posed.blank.items()}}
+    if "input_ids" not in batch:
+        return empty, np.zeros(0, bool)
+    ids, special = batch["input_ids"], checkpoint.tokenizer.all_special_ids
+    kept = [place is None or token in special for place, token in _tokens(posed, ids)]
+    stays = torch.tensor([kept], device=ids.device)
+    empty["input_ids"] = torch.where(stays, ids, torch.full_like(ids, _nothing(checkpoint)))
+    return empty, (empty["input_ids"] != ids)[0].cpu().numpy()
+
+
+def _nothing(checkpoint: Checkpoint) -> int:
+    """Return the token that stands for no word: padding; where a model would read a vector of zeros, the end of text.
+
+    Padding often is one. Added to a position's vector it does no harm; where none is added (Llama, T5), the layer that
+    divides by the vector's length jumps there, and no sum of steps follows a jump.
+    """
+    table: Any = checkpoint.model.get_input_embeddings().weight
+    tokenizer = checkpoint.tokenizer
+    known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) if i is not None]
+    if not known or any(POSITIONS.search(name) for name, _ in checkpoint.model.named_parameters()):
+        return known[0] if known else 0
+    return next((i for i in known if bool(table[i].any())), known[0])
+
+
+def _tokens(posed: Posed, ids: Tensor) -> Iterator[tuple[Any, int]]:
+    return zip(posed.reading.places, ids[0].tolist(), strict=False)  # patches of an image follow the tokens

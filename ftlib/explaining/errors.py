@@ -37,17 +37,15 @@ def explain_errors(
         number: How many of the errors.
 
     Returns:
-        reason: why there are none, or None; explanations: row_id, explained, score, baseline, texts, and words as
-        [column, start, end, attribution].
+        reason: why there are none, or None; explanations: row_id, explained, scale, content, score, baseline,
+        texts, and words as [column, start, end, attribution].
     """
-    from ftlib.explaining.attribution import check
     from ftlib.explaining.explain import explain
 
     chosen = errors.slice(0, number)
     if not len(chosen):
         return {"reason": None, "explanations": []}
     try:
-        check(problem)  # before any model is opened
         served = _served(best, problem, members, fusions)
         found = explain(served, chosen.select(list(problem.input_columns)))
     except UnsupportedError as error:
@@ -61,7 +59,7 @@ def _served(
 ) -> Served:
     """Return the best model, to be given rows that are cleaned already."""
     from ftlib.data.clean import Cleaning
-    from ftlib.serving.answering import Served, open_member
+    from ftlib.serving.answering import Served, ensemble_of, open_member
 
     combiner, used = None, [best]
     if best in fusions:
@@ -74,13 +72,16 @@ def _served(
     position = {name: i for i, name in enumerate(members)}
     opened = tuple(open_member(members[name], name, position[name] if combiner else 0, problem) for name in used)
     untouched = Cleaning(fix_unicode=False, strip_html=False, collapse_whitespace=False)
-    return Served(best, problem, untouched, opened, combiner, len(members) if combiner else 1)
+    ensemble = ensemble_of(opened, fusions[best][0], len(members)) if combiner else None
+    return Served(best, problem, untouched, opened, combiner, len(members) if combiner else 1, ensemble)
 
 
 def _plain(one: Explanation, row_id: int) -> dict[str, Any]:
     return {
         "row_id": row_id,
         "explained": one.explained,
+        "scale": one.scale,
+        "content": one.content,
         "score": round(one.score, 6),
         "baseline": round(one.baseline, 6),
         "texts": one.texts,

@@ -1,4 +1,4 @@
-"""Explanations: the words of a text with what each adds to the score of the answer, for members and for fusions.
+"""Explanations: the words of a text with what each adds to the score of an answer, for members and for fusions.
 
 A fusion is explained where it is a weighted sum of its members: its attributions are the same sum of theirs, since
 attributions are linear (Sundararajan, Taly & Yan 2017, section 3, "Linearity"). That is exact for means of scores; for
@@ -7,26 +7,24 @@ other fusions that have weights it explains the members' weighted mean, which `i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import ParamsError, UnsupportedError, unknown
-from ftlib.explaining.attribution import STEPS, Attributed, Method, attribute, check
-from ftlib.explaining.reading import Reading, encode
+from ftlib.explaining.attribution import STEPS, Attributed, Method, attribute
 from ftlib.explaining.words import spread, words_of
+from ftlib.problems._questions import Posed, Question, Scale
+from ftlib.progress import Progress, emit
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
     from ftlib.fusion.base import Combiner
+    from ftlib.problems._reading import Reading
     from ftlib.problems.base import Problem
     from ftlib.serving.answering import Member, Rows, Served
-
-MOST_LABELS = 3
-"""Of an answer of several labels, the surest are explained."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Word:
         column: Which of the row's texts it is in.
         start: Its first character there.
         end: The one after its last.
-        text: The word.
+        text: The word; of an image, which part of it.
         attribution: What it adds to the score; below 0 where it speaks against the answer.
     """
 
@@ -55,14 +53,17 @@ class Explanation:
     Attributes:
         row: The row's position among those given.
         prediction: What the model answers.
-        explained: The label whose score is explained; "value" of a number.
-        score: That score, as the members' weighted mean has it: a probability, or the number.
+        explained: What the score is that of: a label, "value" of a number, "Rome: LOC", an answer's text.
+        score: That score, as the members' weighted mean has it.
         baseline: The same score of a text without words.
         words: In the order of the text.
         rest: What special tokens, and text that the model reads beside words, add.
         texts: Column -> text, as the model reads it.
         is_exact: Whether `score` is the model's own: a fusion may be more than a weighted mean.
         method: How attributions were computed.
+        scale: What the score is: a probability, the number, or a log-probability.
+        instead: What the model answers, where that is something else; "" where it is not.
+        content: What the baseline is without: "words", "the image", "words and the image".
     """
 
     row: int
@@ -75,6 +76,9 @@ class Explanation:
     texts: dict[str, str]
     is_exact: bool
     method: Method
+    scale: Scale = "probability"
+    instead: str = ""
+    content: str = "words"
 
     @property
     def gap(self) -> float:
@@ -90,7 +94,7 @@ def explain(
     steps: int = STEPS,
     label: str | None = None,
 ) -> list[Explanation]:
-    """Return explanations of the rows that can be answered; of an answer of several labels, one each.
+    """Return explanations of the rows that can be answered; of an answer in several parts, one each.
 
     Args:
         served: The model.
@@ -100,43 +104,55 @@ def explain(
         label: The label to explain, whatever the answer is; the answer's own unless given.
 
     Raises:
-        UnsupportedError: If the problem, the model or the fusion cannot be explained.
+        UnsupportedError: If the fusion cannot be explained.
         ParamsError: If there is no such label.
     """
     import numpy as np
+    import pyarrow as pa
 
-    check(served.problem)
+    problem = served.problem
+    _check_label(label, problem)
     shares = shares_of(served)
-    wanted = _number_of(label, served.problem)
     scored = served.score(rows, name="explain")
     answered = np.flatnonzero(scored.is_answered)
-    predictions = served.problem.target.decode(scored.scores)
-    chosen = [(i, output) for i in range(len(answered)) for output in _outputs(scored.scores[i], wanted, served)]
-    places, outputs = (np.array([pair[side] for pair in chosen], dtype=np.int64) for side in (0, 1))
-    inputs = scored.rows.filter(scored.is_answered).take(places)
-    parts = [_member(m, inputs, outputs, served.problem, method, steps) for m in served.members]
-    found = []
-    for i, (place, output) in enumerate(chosen):
-        words, texts, rest = _added([part[i] for part in parts], shares)
-        score, baseline = (
-            float(sum(w * getattr(part[i].attributed, name) for w, part in zip(shares, parts, strict=True)))
-            for name in ("score", "baseline")
-        )
-        found.append(
-            Explanation(
-                row=int(answered[place]),
-                prediction=predictions[place],
-                explained=_name_of(output, served.problem),
-                score=score,
-                baseline=baseline,
-                words=words,
-                rest=rest,
-                texts=texts,
-                is_exact=bool(np.isclose(score, scored.scores[place, output], atol=1e-4)),
-                method=method,
-            )
-        )
-    return found
+    inputs = scored.rows.filter(scored.is_answered)
+    questions = problem.questions(scored.scores, inputs, scored.layout, label) if len(answered) else []
+    predictions = problem.target.over(scored.layout).decode(scored.scores) if len(answered) else []
+    chosen = inputs.take(pa.array([question.row for question in questions], pa.int64()))
+    parts = [_member(m, chosen, questions, problem, method, steps) for m in served.members]
+    return [
+        _explanation(question, of, shares, int(answered[question.row]), predictions[question.row], method)
+        for question, of in zip(questions, zip(*parts, strict=True), strict=True)
+    ]
+
+
+def _explanation(
+    question: Question, parts: Sequence[_Part], shares: Sequence[float], row: int, prediction: Any, method: Method
+) -> Explanation:
+    """Return what the members' attributions for a question come to together."""
+    from math import isclose
+
+    words, texts, rest = _added(parts, shares)
+    score, baseline = (
+        sum(w * getattr(part.attributed, name) for w, part in zip(shares, parts, strict=True))
+        for name in ("score", "baseline")
+    )
+    alone = len(parts) == 1
+    return Explanation(
+        row=row,
+        prediction=prediction,
+        explained=parts[0].posed.name or question.name,
+        score=score,
+        baseline=baseline,
+        words=words,
+        rest=rest,
+        texts=texts,
+        is_exact=alone if question.score is None else isclose(score, question.score, rel_tol=1e-5, abs_tol=1e-4),
+        method=method,
+        scale=question.scale,
+        instead=question.instead,
+        content=parts[0].posed.reading.content,
+    )
 
 
 def shares_of(served: Served) -> list[float]:
@@ -161,75 +177,66 @@ def _weights(combiner: Combiner, name: str, members: Sequence[str]) -> list[floa
     return weights
 
 
-def _number_of(label: str | None, problem: Problem) -> int | None:
+def _check_label(label: str | None, problem: Problem) -> None:
     labels = problem.target.labels
-    if label is None:
-        return None
-    if label not in labels:
-        raise ParamsError(unknown("label", label, labels or ("value",)))
-    return labels.index(label)
-
-
-def _name_of(output: int, problem: Problem) -> str:
-    return problem.target.labels[output] if problem.target.labels else "value"
-
-
-def _outputs(scores: np.ndarray, wanted: int | None, served: Served) -> list[int]:
-    """Return which scores of a row are explained: those of the answer, or of the likeliest label where it has none."""
-    import numpy as np
-
-    if wanted is not None:
-        return [wanted]
-    target = served.problem.target
-    if target.kind != "multi_label":
-        return [int(scores.argmax())]
-    given = np.flatnonzero(target.predicted(scores[None])[0] > 0)
-    ranked = sorted(given.tolist(), key=lambda i: -scores[i])[:MOST_LABELS]
-    return ranked or [int(scores.argmax())]
+    if label is None or label in labels:
+        return
+    if not labels:
+        raise ParamsError(f"unknown label {label!r}: {problem.name} has no labels. Leave it out.")
+    raise ParamsError(unknown("label", label, labels))
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What one member says of one row."""
+    """What one member says to one question."""
 
-    reading: Reading
+    posed: Posed
     attributed: Attributed
 
 
 def _member(
-    member: Member, rows: pa.Table, outputs: np.ndarray, problem: Problem, method: Method, steps: int
+    member: Member, rows: pa.Table, questions: Sequence[Question], problem: Problem, method: Method, steps: int
 ) -> list[_Part]:
-    encoded, read = encode(rows, problem, member.tokenizer_object)
-    if "row" in encoded.column_names:
-        raise UnsupportedError(f"{problem.name} cannot be explained: it reads a row in several windows.")
-    found = attribute(member.checkpoint, encoded, outputs, problem, method=method, steps=steps)
-    return [_Part(reading, attributed) for reading, attributed in zip(read, found, strict=True)]
+    posed = problem.pose(member.checkpoint, rows, questions)
+    found = []
+    for done, one in enumerate(posed, 1):
+        found.append(_Part(one, attribute(member.checkpoint, one, problem, method=method, steps=steps)))
+        emit(Progress("explain", done, len(posed), "answers"))
+    return found
 
 
 def _added(parts: Sequence[_Part], shares: Sequence[float]) -> tuple[tuple[Word, ...], dict[str, str], float]:
     """Return the weighted sum of the members' attributions of a row, word by word, and of what is no word."""
     import numpy as np
 
-    texts = parts[0].reading.texts
-    if any(part.reading.texts != texts for part in parts):
+    reading = parts[0].posed.reading
+    if any(part.posed.reading.texts != reading.texts for part in parts):
         raise UnsupportedError("the members read the text differently, so their attributions cannot be added up. "
                                "Explain one of them with --member NAME.")  # fmt: skip
-    places = [[(column, *place) for place in words_of(text)] for column, text in enumerate(texts.values())]
-    ends = np.concatenate([[0], np.cumsum([len(of) for of in places])])
-    values, rest = np.zeros(ends[-1]), 0.0
+    named = {name: _words(reading, name) for name in reading.texts}
+    sums, rest = {name: np.zeros(len(of)) for name, of in named.items()}, 0.0
     for part, share in zip(parts, shares, strict=True):
-        rest += share * part.attributed.added
-        tokens = part.attributed.tokens
-        rest += share * float(sum(v for v, at in zip(tokens, part.reading.places, strict=True) if at is None))
-        for column, (first, last) in enumerate(pairwise(ends)):
-            own = [i for i, at in enumerate(part.reading.places) if at is not None and at[0] == column]
-            where = [part.reading.places[i][1:] for i in own]  # type: ignore[index]
-            found, outside = spread(tokens[own], where, [place[1:] for place in places[column]])
-            values[first:last] += share * found
-            rest += share * outside
-    names = list(texts)
-    words = [
-        Word(names[column], start, end, texts[names[column]][start:end], float(value))
-        for (column, start, end), value in zip([place for of in places for place in of], values, strict=True)
-    ]
-    return tuple(words), texts, rest
+        values, outside = _by_word(part, named)
+        sums = {name: sums[name] + share * values[name] for name in named}
+        rest += share * outside
+    words = [Word(name, *of, float(value)) for name in named for of, value in zip(named[name], sums[name], strict=True)]
+    return tuple(words), reading.texts, rest
+
+
+def _words(reading: Reading, name: str) -> Sequence[tuple[int, int, str]]:
+    """Return the parts of one of the texts that attributions are gathered into: its words, as a rule."""
+    text = reading.texts[name]
+    return reading.parts.get(name) or [(start, end, text[start:end]) for start, end in words_of(text)]
+
+
+def _by_word(part: _Part, named: Mapping[str, Sequence[tuple[int, int, str]]]) -> tuple[dict[str, np.ndarray], float]:
+    """Return one member's attributions by text and word, and the sum of those that belong to no word."""
+    values, places = part.attributed.values, part.posed.reading.places
+    rest = part.attributed.added + float(sum(v for v, at in zip(values, places, strict=True) if at is None))
+    found = {}
+    for number, (name, words) in enumerate(named.items()):
+        own = [i for i, at in enumerate(places) if at is not None and at[0] == number]
+        where = [places[i][1:] for i in own]  # type: ignore[index]
+        found[name], outside = spread(values[own], where, [word[:2] for word in words])
+        rest += outside
+    return found, rest

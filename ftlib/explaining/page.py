@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from ftlib.explaining.explain import Explanation
+from ftlib.problems._reading import AS_READ
 from ftlib.report import heat, words
 
 PAGE = """<!DOCTYPE html>
@@ -23,13 +24,13 @@ PAGE = """<!DOCTYPE html>
 <body>
 <main class="explained">
 <p class="eyebrow"><b><bdi>{{ model }}</bdi></b> &nbsp;·&nbsp; {{ method }}</p>
-<h1>What each word adds</h1>
-<p class="finding">Blue words speak for the answer, orange ones against it; the stronger the colour, the more. The bar reaches from the score of a text without words to that of the text.{% if whole %} The words add up to it, within a hundredth.{% else %} By this method the words need not add up to it.{% endif %}</p>
+<h1>What each {{ thing }} adds</h1>
+<p class="finding">Blue ones speak for the answer, orange ones against it; the stronger the colour, the more. {% if bars %}The bar reaches from the score of an empty input to that of the whole.{% else %}Beside the score of the whole stands that of an empty input.{% endif %}{% if whole %} They add up to the difference, within a hundredth.{% else %} By this method they need not add up to the difference.{% endif %}</p>
 {% for row in rows %}
 <article>
 <h2><bdi>{{ row.explained }}</bdi> <span>{{ row.told }}</span></h2>
 {% if row.share %}<div class="way" aria-hidden="true"><i style="left:{{ row.share[0] }}%;width:{{ row.share[1] }}%" class="{{ 'up' if row.up else 'down' }}"></i></div>{% endif %}
-{% for name, text in row.texts %}<div class="reading">{% if row.texts|length > 1 or name == "text as read" %}<b>{{ name }}</b>{% endif %}<p dir="auto">{{ text }}</p></div>
+{% for name, text in row.texts %}<div class="reading">{% if name %}<b>{{ name }}</b>{% endif %}<p dir="auto">{{ text }}</p></div>
 {% endfor %}
 <p class="soft small">{{ row.top }}{% if not row.is_exact %} The model fuses its members otherwise than by their weighted mean, which is what is explained here.{% endif %}</p>
 </article>
@@ -67,8 +68,11 @@ def page(model: str, found: Sequence[Explanation]) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     whole = all(e.method == "integrated_gradients" for e in found)
+    contents = {e.content for e in found}
     return environment.from_string(PAGE).render(
         model=model,
+        thing="word" if contents <= {"words"} else "patch" if contents == {"the image"} else "word and patch",
+        bars=any(e.scale == "probability" for e in found),
         method=found[0].method.replace("_", " ") if found else "",
         whole=whole,
         rows=[_row(e) for e in found],
@@ -79,24 +83,30 @@ def page(model: str, found: Sequence[Explanation]) -> str:
 
 
 def _row(e: Explanation) -> dict[str, Any]:
-    is_number = e.explained == "value"
-    span = None if is_number else (min(e.baseline, e.score), abs(e.score - e.baseline))
+    is_share = e.scale == "probability"
     return {
-        "explained": words.number(e.score, 2) if is_number else e.explained,
+        "explained": words.number(e.score, 2) if e.scale == "value" else e.explained,
         "told": told(e),
-        "share": span and tuple(round(part * 100, 2) for part in span),
+        "share": tuple(round(part * 100, 2) for part in (min(e.baseline, e.score), abs(e.score - e.baseline)))
+        if is_share
+        else None,
         "up": e.score >= e.baseline,
-        "texts": [(name, coloured(e, name)) for name in e.texts],
+        "texts": [(name if named(e.texts) else "", coloured(e, name)) for name in e.texts],
         "top": top(e),
         "is_exact": e.is_exact,
     }
 
 
+def named(texts: Mapping[str, str]) -> bool:
+    """Return whether texts are to be told apart, or from those that were given."""
+    return len(texts) > 1 or next(iter(texts)) == AS_READ
+
+
 def told(e: Explanation) -> str:
-    """Return the score and the one of a text without words."""
+    """Return the score, the one of an empty input, and the answer, where that is something else."""
     score, baseline = (words.number(value) for value in (e.score, e.baseline))
-    asked = "" if e.explained == "value" or _is_answer(e) else f", the answer is {_named(e.prediction)}"
-    return f"{score}; without words {baseline}{asked}"
+    kind = "log-probability " if e.scale == "log_probability" else ""
+    return f"{kind}{score}; without {e.content} {baseline}" + (f", the answer is {e.instead}" if e.instead else "")
 
 
 def top(e: Explanation, most: int = MOST_NAMED) -> str:
@@ -114,11 +124,3 @@ def coloured(e: Explanation, column: str) -> Markup:
     most = heat.strongest(word.attribution for word in e.words)
     weighed = [(word.start, word.end, word.attribution) for word in e.words if word.column == column]
     return heat.heated(e.texts[column], weighed, most)
-
-
-def _is_answer(e: Explanation) -> bool:
-    return e.explained in e.prediction if isinstance(e.prediction, list) else e.explained == e.prediction
-
-
-def _named(prediction: Any) -> str:
-    return ", ".join(prediction) or "no label" if isinstance(prediction, list) else str(prediction)

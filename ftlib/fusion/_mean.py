@@ -30,12 +30,14 @@ class WeightedMean(Combiner):
         space: What is averaged: scores give the arithmetic mean, logits the normalised geometric one.
         shares: Each member's weight; they sum to 1.
         temperatures: What each member's confidence is divided by before (`ftlib.fusion._calibration`); () for nothing.
+        note: What was not as hoped for; "" for nothing.
     """
 
     kind: str
     space: Space
     shares: tuple[float, ...]
     temperatures: tuple[float, ...] = ()
+    note: str = ""
 
     def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
         """Return the weighted mean, shape (num_units, num_outputs)."""
@@ -51,13 +53,15 @@ class WeightedMean(Combiner):
         """Write combiner.json."""
         value = {"combiner": "weighted_mean", "kind": self.kind, "space": self.space, "weights": self.weights()}
         calibration = {"temperatures": list(self.temperatures)} if self.temperatures else {}
-        write_json(folder / "combiner.json", {**value, **calibration})
+        note = {"note": self.note} if self.note else {}
+        write_json(folder / "combiner.json", {**value, **calibration, **note})
 
     @classmethod
     def load(cls, folder: Path) -> WeightedMean:
         """Read combiner.json."""
         value = read_combiner(folder, "weighted_mean")
-        return cls(value["kind"], value["space"], tuple(value["weights"]), tuple(value.get("temperatures", ())))
+        more = {"temperatures": tuple(value.get("temperatures", ())), "note": value.get("note", "")}
+        return cls(value["kind"], value["space"], tuple(value["weights"]), **more)
 
 
 def read_combiner(folder: Path, combiner: str) -> dict:

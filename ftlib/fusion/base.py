@@ -1,12 +1,14 @@
 """The Fusion contract: one way of combining the members' predictions.
 
-A fusion fits on predictions, never on models, and on rows that no member was trained on.
+A fusion fits on predictions, never on models, and on rows that no member was trained on. One that has its members
+answer together says how (`Fusion.joint`), and fits on what they say.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
@@ -23,6 +25,28 @@ COMPLETE = frozenset({"single_label", "multi_label", "value", "candidate"})
 LINEAR = COMPLETE | {"likelihood"}
 """Kinds of units that the members' mean score combines."""
 
+Mean = Literal["arithmetic", "geometric"]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How members answer together, where a fusion has them do so.
+
+    Attributes:
+        fusion: Whose wish it is, for messages.
+        shares: Each member's weight; they sum to 1. A member at 0 is not run.
+        mean: What is averaged: probabilities (arithmetic) or log-probabilities (geometric).
+    """
+
+    fusion: str
+    shares: tuple[float, ...]
+    mean: Mean
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The positions of the members that are run."""
+        return tuple(i for i, share in enumerate(self.shares) if share > 0)
+
 
 class Combiner:
     """A fitted fusion: a plain value that combines predictions and can be saved without pickle.
@@ -30,6 +54,9 @@ class Combiner:
     Served models call it too, so it needs nothing of the rows it was fitted on, and gives a row the same
     scores whichever rows come with it.
     """
+
+    note: str = ""
+    """What was not as hoped for when it was fitted, for its figures; "" for nothing."""
 
     def __call__(self, scores: np.ndarray, layout: Layout | None = None) -> np.ndarray:
         """Return fused scores, shape (num_units, num_outputs).
@@ -69,6 +96,17 @@ class Fusion(Plugin):
                 f"{self.name} cannot combine tokens of a vocabulary: of most only their sum is known, so that nothing "
                 "but a mean of scores stays right. Choose averaging, weighted or greedy, uncalibrated, space: scores."
             )
+
+    def joint(self, num_members: int) -> Joint | None:
+        """Return how the members answer together, rather than each for itself (None, as by default).
+
+        They are then run once more, by `Problem.predict_jointly`, and what they say together stands in the place of
+        every member's own predictions, wherever this fusion or its combiner is given scores.
+
+        Raises:
+            ParamsError: If the parameters do not fit so many members.
+        """
+        return None
 
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Combiner:
         """Fit on held-out rows.

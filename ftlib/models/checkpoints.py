@@ -235,7 +235,7 @@ def _plain_state(base: nn.Module) -> dict[str, Tensor]:
     """Return the weights of a model that peft has changed, under the names they had before."""
     state = {}
     for name, value in base.state_dict().items():
-        if ".modules_to_save." in name or ".lora_" in name:
+        if any(part in name for part in (".modules_to_save.", ".lora_", ".ia3_")):
             continue
         state[name.replace(".original_module.", ".").replace(".base_layer.", ".")] = value
     return state

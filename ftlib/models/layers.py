@@ -7,6 +7,7 @@ holds. What a language model predicts words with came with pretraining, so it is
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -166,17 +167,18 @@ def keep_blocks(model: PreTrainedModel, kept: int | Sequence[int]) -> PreTrained
 
     Args:
         model: A plain transformers model; of an encoder-decoder, both halves are cut.
-        kept: How many blocks to keep, evenly spaced, all where there are fewer; or which, ascending, from 0.
+        kept: How many blocks to keep, evenly spaced, of a half that has fewer all; or which, ascending, from 0.
 
     Raises:
-        UnsupportedError: If an index is out of range, the config does not say how many blocks there are, or the first
-            block, which would go, holds what all need.
+        UnsupportedError: If there are no such blocks, the config does not say how many there are, or the first block,
+            which would go, holds what all need.
     """
+    check_blocks(kept, [len(blocks) for blocks in block_lists(model)])
     names = (ENCODER_COUNTS, DECODER_COUNTS) if is_encoder_decoder(model) else (BLOCK_COUNTS,)
     chosen = []
     for half, blocks, fields in zip(halves(model), block_lists(model), names, strict=True):
         indices = evenly_spaced(len(blocks), min(kept, len(blocks))) if isinstance(kept, int) else tuple(kept)
-        _check_kept(model, blocks, indices)
+        _check_first(model, blocks, indices)
         chosen.append((half, blocks, indices, _count_field(model, fields, len(blocks))))
     for half, blocks, indices, field in chosen:
         _cut_blocks(blocks, indices)
@@ -187,10 +189,43 @@ def keep_blocks(model: PreTrainedModel, kept: int | Sequence[int]) -> PreTrained
     return model
 
 
-def _check_kept(model: PreTrainedModel, blocks: nn.ModuleList, indices: Sequence[int]) -> None:
-    wrong = [i for i in indices if not 0 <= i < len(blocks)]
-    if wrong or not indices:
-        raise UnsupportedError(f"block {wrong or list(indices)} is not in a model of {len(blocks)}; count from 0.")
+def append_block(model: PreTrainedModel) -> nn.Module:
+    """Put a copy of the last block on top of a model's one stack of blocks, in place; say so in its config.
+
+    Raises:
+        UnsupportedError: If there are two stacks, or the config does not say how many blocks there are.
+    """
+    if is_encoder_decoder(model):
+        raise UnsupportedError(f"{type(model).__name__} has two stacks of blocks: a block on top reads nothing whole.")
+    blocks = block_list(model)
+    field = _count_field(model, BLOCK_COUNTS, len(blocks))
+    blocks.append(copy.deepcopy(blocks[-1]))
+    _number(blocks)
+    setattr(model.config, field, len(blocks))
+    return blocks[-1]
+
+
+def check_blocks(kept: int | Sequence[int], numbers: Sequence[int]) -> None:
+    """Refuse blocks that a model does not have.
+
+    Args:
+        kept: How many blocks, or which, from 0.
+        numbers: How many each half has; () where that is not known.
+
+    Raises:
+        UnsupportedError: With how many there are.
+    """
+    if isinstance(kept, int):
+        if numbers and kept > max(numbers):
+            raise UnsupportedError(f"{kept} blocks are more than the model's {max(numbers)}; keep fewer.")
+        return
+    for number in numbers:
+        wrong = [i for i in kept if not 0 <= i < number]
+        if wrong or not kept:
+            raise UnsupportedError(f"block {wrong or list(kept)} is not in a model of {number}; count from 0.")
+
+
+def _check_first(model: PreTrainedModel, blocks: nn.ModuleList, indices: Sequence[int]) -> None:
     if indices[0] != 0 and any("relative_attention_bias" in name for name, _ in blocks[0].named_parameters()):
         raise UnsupportedError(
             f"block 0 of {type(model).__name__} holds the positions that all blocks use; keep it among student_blocks."
@@ -209,6 +244,11 @@ def _cut_blocks(blocks: nn.ModuleList, indices: Sequence[int]) -> None:
     while len(blocks):
         del blocks[-1]
     blocks.extend(kept)
+    _number(blocks)
+
+
+def _number(blocks: nn.ModuleList) -> None:
+    """Tell blocks which one they are, where they want to know."""
     for position, block in enumerate(blocks):
         for module in block.modules():
             if hasattr(module, "layer_idx"):

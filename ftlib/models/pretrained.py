@@ -91,6 +91,19 @@ def fetch(base_model: str, folder: Path) -> None:
         _convert([source / name for name in pickled], folder / "model.safetensors")
 
 
+def folder_at_hand(base_model: str) -> Path | None:
+    """Return the folder of this machine that holds a pretrained model's config.json; None where it has to be fetched.
+
+    Whatever is wrong with the model is left for `fingerprint` to say.
+    """
+    if base_model.startswith(RANDOM):
+        return None
+    try:
+        return _cached(*_hub_parts(base_model)) if _is_hub_id(base_model) else _local_folder(base_model)
+    except CheckpointError:
+        return None
+
+
 def _is_hub_id(base_model: str) -> bool:
     if base_model.startswith((PACKAGE, ".", "/", "~")) or Path(base_model).is_dir():
         return False
@@ -218,10 +231,20 @@ def _download(download: Any, repository: str, commit: str, patterns: list[str]) 
 
 
 def _cached_commit(repository: str, revision: str | None) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
+    found = _cached(repository, revision)
+    return found.name if found else None
 
-    found = try_to_load_from_cache(repository, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+
+def _cached(repository: str, revision: str | None) -> Path | None:
+    """Return the folder of the hub's cache that holds a model's config.json."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    except HFValidationError:  # no name that the hub gives
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _offline() -> bool:

@@ -7,6 +7,7 @@ them itself, and no ftlib is needed to use it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PER_TOKEN_OUTPUTS = ("logits", "last_hidden_state")
 SPAN_OUTPUTS = ("start_logits", "end_logits")
+NAME = re.compile(r"<\|virtual_\d+\|>")
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,11 @@ def _cut(output: ModelOutput, input_ids: Tensor, virtual: VirtualTokens) -> Mode
 def name(number: int) -> str:
     """Return how the tokenizer spells a virtual token."""
     return f"<|virtual_{number}|>"
+
+
+def is_name(token: str) -> bool:
+    """Return whether the tokenizer spells a virtual token so."""
+    return NAME.fullmatch(token) is not None
 
 
 def with_virtual(tokenizer: PreTrainedTokenizerBase, virtual: VirtualTokens) -> PreTrainedTokenizerBase:

@@ -203,6 +203,10 @@ class Experiment(Section):
             yield "data.sources", "'all' is one source to be split; give it alone, or one source a split."
         if not given & {"all", "train"}:
             yield "data.sources", "needs 'train' (validation and test are taken from it where missing), or 'all'."
+        for split, source in self.data.sources.items():
+            if source.example_path and not source.path:
+                written = f"{{name: {source.name}, path: {source.example_path}}}"
+                yield f"data.sources.{split}", f"{source.name} needs a path; write {written}."
         yield from self._label_among_texts()
         yield from self._too_large_shares(given)
         known = list(dict.fromkeys((*self.problem.input_columns, self.problem.label_column)))

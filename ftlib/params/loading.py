@@ -12,13 +12,14 @@ from pydantic import ValidationError
 
 from ftlib.errors import CheckpointError, DataError, FtlibError, ParamsError, unknown
 from ftlib.params.documents import Document, Trail, parse_document, read_document
-from ftlib.params.experiment import Experiment
+from ftlib.params.experiment import BASE, Experiment
 from ftlib.params.explaining import Problem, crossing, explain, told
 from ftlib.params.overriding import override
 from ftlib.params.shapes import locate, unwrap
 from ftlib.plugins import Plugin
 
 if TYPE_CHECKING:
+    from ftlib.models.sizes import Size
     from ftlib.targets.base import Target
 
 
@@ -144,6 +145,7 @@ def _related(one: Trail, other: Trail) -> bool:
 
 def _unsupported(experiment: Experiment) -> Iterator[Problem]:
     """Ask the problem for its target, and every strategy, fusion and the metric whether they go with it."""
+    yield from _too_small(experiment)
     for i, stage in enumerate(experiment.stages):
         try:
             stage.strategy.check(experiment.problem)
@@ -161,11 +163,33 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
     for i, fusion in enumerate(experiment.fusions):
         try:
             fusion.method.check(target)
+            fusion.method.joint(len(experiment.members()))
         except FtlibError as error:
             yield ("fusions", i, "method"), str(error)
     metric = experiment.evaluation.metric
     if metric is not None and metric not in _metrics(target):
         yield ("evaluation", "metric"), unknown("metric", metric, _metrics(target))
+
+
+def _too_small(experiment: Experiment) -> Iterator[Problem]:
+    """Ask the problem and every strategy whether the base models are large enough, where their configs are at hand."""
+    from ftlib.models.sizes import size_of
+
+    sizes = {model: size for model in experiment.base_models() if (size := size_of(model))}
+    for model, size in sizes.items():
+        try:
+            size.check_length(experiment.problem.most_tokens())
+        except FtlibError as error:
+            yield ("problem", "max_length"), f"{error} (base_model {model})"
+    left: dict[str, Size] = {}
+    for stage in experiment.ordered_stages():
+        start = sizes.get(experiment.root_model(stage)) if stage.start_from == BASE else left.get(stage.start_from)
+        if start is None:
+            continue
+        try:
+            left[stage.name] = stage.strategy.check_size(start, experiment.problem)
+        except FtlibError as error:
+            yield ("stages", experiment.stages.index(stage), "strategy"), str(error)
 
 
 def _metrics(target: Target) -> tuple[str, ...]:

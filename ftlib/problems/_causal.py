@@ -1,4 +1,4 @@
-"""What problems share in which a causal model goes on with a prompt: learning the answer alone, and writing one.
+"""What problems share in which a causal model goes on with a prompt: learning the answer alone.
 
 A row is a prompt and an answer, one token after the other. The model learns the answer's tokens; those of the prompt
 are read and not learned. Rows are filled on the right in training and on the left where texts are written, so that
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import CheckpointError, DataError
 from ftlib.problems import _generation
-from ftlib.problems._places import IGNORED, logits_at, mean_loss, rows_at_once
+from ftlib.problems._packing import causal_logits
+from ftlib.problems._places import logits_at, mean_loss, rows_at_once
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, two_way_divergence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
-    from ftlib.models.forward import Watch
-    from ftlib.problems._generation import Generation
+    from ftlib.models.ensembles import Ensemble
     from ftlib.problems.base import Problem
     from ftlib.targets.text_metrics import Quality
     from ftlib.training.precision import Precision
@@ -37,11 +38,6 @@ PROMPT = "prompt_ids"
 
 LOSS, NUM_TOKENS = "answer_loss", "answer_tokens"
 """Columns of predictions: the gold answer's negative log-likelihood and its tokens; null where nobody knows one."""
-
-TOKENS_AT_ONCE = 4096
-ROWS_AT_ONCE = 64
-"""Of one batch of texts to be written, beams counted."""
-
 
 # -- rows ----------------------------------------------------------------------------------------------
 
@@ -138,15 +134,19 @@ def teach(
 # -- the model -----------------------------------------------------------------------------------------
 
 
-def forward(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+def forward(model: Any, batch: Mapping[str, Tensor], room: int | None = None) -> Tensor:
     """Return the logits of the answers' tokens, row by row, shape (num_tokens, vocabulary_size).
 
     Those of the gold answers first; then, where there are teachers, those of theirs.
+
+    Args:
+        model: A causal model.
+        batch: As the trainer makes it.
+        room: Most tokens of a line that rows share in training; None packs nothing.
     """
     import torch
 
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
-    logits = logits_at(model, inputs, batch["labels"], causal=True)
+    logits = causal_logits(model, batch, room)
     if "teacher_labels" not in batch:
         return logits
     given = batch["teacher_input_ids"]
@@ -154,9 +154,18 @@ def forward(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     return torch.cat((logits, logits_at(model, taught, batch["teacher_labels"], causal=True)))
 
 
-def loss(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+def loss(logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
     """Return the mean cross-entropy of the gold answers' tokens."""
-    return mean_loss(logits[: int((batch["labels"] != IGNORED).sum())], batch["labels"])
+    return mean_loss(_gold_part(logits, batch), batch["labels"], shape)
+
+
+def consistency(one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return both divergences between two passes, mean over the gold answers' tokens."""
+    return two_way_divergence(_gold_part(one, batch), _gold_part(other, batch))
+
+
+def _gold_part(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    return logits[: int((batch["labels"] != IGNORED).sum())]
 
 
 def distillation_loss(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -169,7 +178,9 @@ def distillation_loss(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
 
 def measure(problem: Problem, checkpoint: Checkpoint, rows: pa.Table, precision: Precision) -> dict[str, float]:
     """Return the loss a token of the gold answers, and the perplexity; texts are not written, which would be slow."""
-    losses, counts = answer_losses(problem, checkpoint, rows, precision)
+    from ftlib.models.ensembles import Ensemble
+
+    losses, counts = answer_losses(problem, Ensemble.alone(checkpoint), [rows], precision)
     return _per_token(losses.sum(), counts.sum())
 
 
@@ -189,22 +200,34 @@ def _per_token(total: float, count: float) -> dict[str, float]:
 
 
 def answer_losses(
-    problem: Problem, checkpoint: Checkpoint, rows: pa.Table, precision: Precision
+    problem: Problem, ensemble: Ensemble, rows: Sequence[pa.Table], precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the negative log-likelihood of each row's labels, and how many they are, both of shape (num_rows,)."""
+    """Return the negative log-likelihood of each row's labels, and how many they are, both of shape (num_rows,).
+
+    Args:
+        problem: Whose `forward` gives the logits of labelled places.
+        ensemble: The models.
+        rows: What each one reads, the same labels in all.
+        precision: What to compute in.
+    """
     import numpy as np
 
     from ftlib.training.batches import Rows, reading_batches
 
-    known = Rows.from_table(rows, checkpoint.tokenizer, problem)
-    losses, counts = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
-    for indices in reading_batches(known.lengths, rows_at_once(len(checkpoint.tokenizer))):
-        losses[indices], counts[indices] = _losses(problem, checkpoint.model, known.batch(indices), precision)
+    known = [
+        Rows.from_table(table, checkpoint.tokenizer, problem)
+        for table, checkpoint in zip(rows, ensemble.checkpoints, strict=True)
+    ]
+    size = len(ensemble.first.tokenizer) * len(known)
+    losses, counts = np.zeros(len(rows[0])), np.zeros(len(rows[0]), np.int64)
+    for indices in reading_batches(known[0].lengths, rows_at_once(size)):
+        batches = [each.batch(indices) for each in known]
+        losses[indices], counts[indices] = _losses(problem, ensemble, batches, precision)
     return losses, counts
 
 
 def _losses(
-    problem: Problem, model: Any, batch: Mapping[str, Tensor], precision: Precision
+    problem: Problem, ensemble: Ensemble, batches: Sequence[Mapping[str, Tensor]], precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
     import torch
@@ -212,144 +235,15 @@ def _losses(
 
     from ftlib.training.precision import autocast, resolve
 
-    device = next(model.eval().parameters()).device
-    batch = {name: values.to(device) for name, values in batch.items() if not name.startswith("teacher_")}
-    with torch.inference_mode(), autocast(resolve(precision), device):
-        logits = problem.forward(model, batch).float()
-        found = F.cross_entropy(logits, batch["labels"][batch["labels"] != IGNORED], reduction="none")
-    counts = (batch["labels"] != IGNORED).sum(1).cpu().numpy()
+    logits = []
+    for checkpoint, batch in zip(ensemble.checkpoints, batches, strict=True):
+        model = checkpoint.model.eval()
+        device = next(model.parameters()).device
+        batch = {name: values.to(device) for name, values in batch.items() if not name.startswith("teacher_")}
+        with torch.inference_mode(), autocast(resolve(precision), device):
+            logits.append(problem.forward(model, batch).float())
+    labels = batches[0]["labels"].to(logits[0].device)
+    found = F.cross_entropy(ensemble.mixed(logits), labels[labels != IGNORED], reduction="none")
+    counts = (labels != IGNORED).sum(1).cpu().numpy()
     row_of = np.repeat(np.arange(len(counts)), counts)
     return np.bincount(row_of, weights=found.double().cpu().numpy(), minlength=len(counts)), counts
-
-
-# -- writing -------------------------------------------------------------------------------------------
-
-
-def predict(
-    problem: Problem,
-    checkpoint: Checkpoint,
-    rows: pa.Table,
-    settings: Generation,
-    *,
-    room: int,
-    ends: Sequence[int],
-    precision: Precision,
-    watch: Watch | None,
-) -> pa.Table:
-    """Return a model's candidates for encoded rows, and how likely it finds the gold answers.
-
-    Args:
-        problem: Whose `forward` gives the logits of labelled places.
-        checkpoint: A causal model.
-        rows: Encoded; with labels, where gold answers are known.
-        settings: How texts are written.
-        room: Most tokens of an answer.
-        ends: Tokens that end one.
-        precision: What to compute in.
-        watch: Called with every batch.
-
-    Returns:
-        row_id, texts (best first), support, and `LOSS` and `NUM_TOKENS`.
-    """
-    import pyarrow as pa
-
-    from ftlib.training.batches import reading_batches
-
-    prompts = rows[PROMPT].to_pylist()
-    lengths = _lengths(prompts)
-    times = settings.num_candidates if settings.do_sample else settings.num_beams
-    found: list[Any] = [None] * len(rows)
-    for indices in reading_batches(lengths, max(1, TOKENS_AT_ONCE // times), max(1, ROWS_AT_ONCE // times)):
-        chosen = [prompts[i] for i in indices.tolist()]
-        written = _write(checkpoint, chosen, settings, room, ends, precision)
-        told = _weighed(problem, checkpoint, chosen, written, settings, ends, precision)
-        for place, row in zip(indices.tolist(), told, strict=True):
-            found[place] = row
-        if watch:
-            watch({}, chosen)  # type: ignore[arg-type]
-    table = _generation.predictions_table(rows["row_id"], found)
-    known = "labels" in rows.column_names
-    losses, counts = answer_losses(problem, checkpoint, rows, precision) if known else (None, None)
-    nothing = pa.nulls(len(rows), pa.float64())
-    table = table.append_column(LOSS, pa.array(losses) if known else nothing)
-    return table.append_column(NUM_TOKENS, pa.array(counts, pa.int64()) if known else nothing.cast(pa.int64()))
-
-
-def _lengths(lists: Sequence[Sequence[int]]) -> np.ndarray:
-    import numpy as np
-
-    return np.array([len(line) for line in lists], dtype=np.int64)
-
-
-def _write(
-    checkpoint: Checkpoint,
-    prompts: Sequence[Sequence[int]],
-    settings: Generation,
-    room: int,
-    ends: Sequence[int],
-    precision: Precision,
-) -> list[list[int]]:
-    """Return the tokens of each prompt's candidates, without what follows their end, one prompt after the other."""
-    import torch
-
-    from ftlib.models.virtual_tokens import attach, attached, detach
-    from ftlib.training.precision import autocast, resolve
-
-    model, pad = checkpoint.model.eval(), int(checkpoint.tokenizer.pad_token_id or 0)
-    virtual = attached(model)
-    at, ids = (virtual.position, virtual.ids) if virtual else (0, ())
-    batch = _padded_left([[*prompt[:at], *ids, *prompt[at:]] for prompt in prompts], pad)
-    device = next(model.parameters()).device
-    batch = {name: values.to(device) for name, values in batch.items()}
-    more = {"eos_token_id": list(ends), "pad_token_id": pad, "suppress_tokens": list(ids) or None}
-    if virtual:
-        detach(model)  # they stand before the padding's end already, and the hook would add them at every token
-    try:
-        with torch.inference_mode(), autocast(resolve(precision), device):
-            found = _generation.generate(model, batch, settings, limit=room, more=more)
-    finally:
-        if virtual:
-            attach(model, virtual)
-    return [_until_end(line, ends) for line in found[:, batch["input_ids"].shape[1] :].tolist()]
-
-
-def _padded_left(lists: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    import torch
-
-    longest = max(map(len, lists))
-    ids = [[*[pad] * (longest - len(line)), *line] for line in lists]
-    mask = [[*[0] * (longest - len(line)), *[1] * len(line)] for line in lists]
-    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-
-
-def _until_end(line: list[int], ends: Sequence[int]) -> list[int]:
-    """Return tokens up to the first end, it included."""
-    end = next((i for i, token in enumerate(line) if token in ends), len(line))
-    return line[: end + 1]
-
-
-def _weighed(
-    problem: Problem,
-    checkpoint: Checkpoint,
-    prompts: Sequence[Sequence[int]],
-    written: Sequence[list[int]],
-    settings: Generation,
-    ends: Sequence[int],
-    precision: Precision,
-) -> list[tuple[list[str], list[float]]]:
-    """Return each prompt's distinct texts and their support, by one pass over prompts and texts together."""
-    import pyarrow as pa
-
-    times = settings.num_candidates
-    repeated = [prompt for prompt in prompts for _ in range(times)]
-    kind = pa.list_(pa.int32())
-    whole = {
-        "input_ids": [[*prompt, *text] for prompt, text in zip(repeated, written, strict=True)],
-        "labels": [[*[IGNORED] * len(prompt), *text] for prompt, text in zip(repeated, written, strict=True)],
-    }
-    table = pa.table({name: pa.array(lists, kind) for name, lists in whole.items()})
-    losses, counts = answer_losses(problem, checkpoint, table, precision)
-    plain = [[token for token in text if token not in ends] for text in written]
-    texts = [str(checkpoint.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in plain]
-    parts = [slice(i, i + times) for i in range(0, len(texts), times)]
-    return [_generation.weighed(texts[p], -losses[p], counts[p], settings) for p in parts]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from torch import Tensor
+    from transformers import LogitsProcessor
 
     from ftlib.targets.layout import Layout
     from ftlib.targets.text_metrics import Quality
@@ -91,6 +92,8 @@ def generate(
     limit: int,
     first: int | None = None,
     more: Mapping[str, Any] | None = None,
+    last: LogitsProcessor | None = None,
+    follows: bool = False,
 ) -> Tensor:
     """Return a model's candidates, token ids as transformers' `generate` gives them.
 
@@ -101,10 +104,15 @@ def generate(
         limit: Most new tokens, unless the settings say.
         first: The token that every text begins with, such as a language's.
         more: Further arguments of transformers' `generate`, such as eos_token_id; those that are None are left out.
+        last: What is done with the scores of the next tokens after all else.
+        follows: Whether another model decides, by `last`: then nothing is drawn here, and no search ends of itself
+            before the other one's.
 
     Returns:
         Shape (batch_size * num_candidates, length), a row's candidates one after the other.
     """
+    from transformers import LogitsProcessorList
+
     from ftlib.models.checkpoints import quiet
     from ftlib.models.virtual_tokens import attach, attached, detach, inserted
 
@@ -118,17 +126,18 @@ def generate(
     if first is not None:
         given["forced_bos_token_id"] = first
     given |= {name: value for name, value in (more or {}).items() if value is not None}
+    processors: list[LogitsProcessor] = []
     if settings.do_sample:
-        given = {
-            **_sampling([row[kept] for row, kept in zip(rows, real, strict=True)], settings),
-            **{k: _repeated(v, settings.num_candidates) for k, v in given.items()},
-        }
+        given = {k: _repeated(v, settings.num_candidates) for k, v in given.items()}
+        processors += [] if follows else _drawing([row[kept] for row, kept in zip(rows, real, strict=True)], settings)
     else:
         given |= {"num_beams": settings.num_beams, "num_return_sequences": settings.num_candidates}
+        given |= {"early_stopping": "never"} if follows and settings.num_beams > 1 else {}
     try:
         with quiet():
             return model.generate(
                 **given,
+                logits_processor=LogitsProcessorList([*processors, *([last] if last else [])]),
                 do_sample=False,
                 use_cache=True,
                 max_length=None,
@@ -146,23 +155,23 @@ def _repeated(value: Any, times: int) -> Any:
     return value.repeat_interleave(times, 0) if hasattr(value, "repeat_interleave") else value
 
 
-def _sampling(rows: list[Tensor], settings: Generation) -> dict[str, Any]:
+def _drawing(rows: list[Tensor], settings: Generation) -> list[LogitsProcessor]:
     """Return what makes greedy search draw: noise on the logits, by which the highest one is a draw from them.
 
     Not transformers' own sampling, which draws from one stream for a whole batch: then what a row is answered would
     depend on the rows beside it. The Gumbel-max trick: Maddison et al. (2014), https://arxiv.org/abs/1411.0030.
     """
-    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-    chosen: list[Any] = []
+    chosen: list[LogitsProcessor] = []
     if settings.temperature != 1:
         chosen.append(TemperatureLogitsWarper(settings.temperature))
     if settings.top_p < 1:
         chosen.append(TopPLogitsWarper(settings.top_p))
-    return {"logits_processor": LogitsProcessorList([*chosen, _noise(rows, settings)])}
+    return [*chosen, _noise(rows, settings)]
 
 
-def _noise(rows: list[Tensor], settings: Generation) -> Any:
+def _noise(rows: list[Tensor], settings: Generation) -> LogitsProcessor:
     import zlib
 
     import numpy as np

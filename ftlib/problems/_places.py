@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, cross_entropy
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED = -100
-"""The label of a place that is not predicted."""
 
 MOST_LOGITS = 1 << 25
 """Logits made at once when rows are read: 128 MiB in float32."""
@@ -71,19 +70,16 @@ def labelled(labels: Tensor) -> Tensor:
     return labels[labels != IGNORED]
 
 
-def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def mean_loss(logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
     """Return the mean cross-entropy of the predicted places whose token is known; 0 where there is none.
 
     Args:
         logits: As `logits_at` gives them.
         labels: Shape (batch_size, length).
+        shape: How tokens count.
     """
-    from torch.nn import functional as F
-
     gold = labelled(labels)
-    if not bool((gold >= 0).any()):
-        return logits.sum() * 0
-    return F.cross_entropy(logits.float(), gold, ignore_index=-1)
+    return cross_entropy(logits, gold.masked_fill(gold < 0, IGNORED), shape)
 
 
 def rows_at_once(vocabulary_size: int) -> int:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import CheckpointError, DataError
-from ftlib.problems import _generation
+from ftlib.problems import _generation, _lockstep
 from ftlib.problems._generation import Generation
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, cross_entropy, two_way_divergence
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.models.forward import Watch
     from ftlib.problems.base import Problem
     from ftlib.targets.text_metrics import Quality
     from ftlib.training.precision import Precision
-
-IGNORED = -100
-"""What labels hold where there is nothing to learn."""
 
 INPUTS = ("input_ids",)
 TARGETS = ("labels", "teacher_labels")
@@ -176,24 +176,25 @@ def teacher_part(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
     return logits[-rows:, :length]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def loss(logits: Tensor, labels: Tensor, shape: LossShape = PLAIN, smoothing: float = 0.0) -> Tensor:
     """Return the mean cross-entropy of the labels' tokens.
 
-    Smoothing: Szegedy et al. (2016), https://arxiv.org/abs/1512.00567, section 7; 0.1 for translation in Vaswani et
-    al. (2017), https://arxiv.org/abs/1706.03762, section 5.4. Tokens that can never be said (see `without_virtual`) get
-    no share of it.
+    Args:
+        logits: Shape (batch_size, length, vocabulary_size).
+        labels: Shape (batch_size, length).
+        shape: How tokens count.
+        smoothing: The problem's own label smoothing, where the shape asks for none: 0.1 for translation in Vaswani et
+            al. (2017), https://arxiv.org/abs/1706.03762, section 5.4. Tokens that can never be said get no share.
     """
-    import torch
-    from torch.nn import functional as F
+    if smoothing and not shape.label_smoothing:
+        shape = replace(shape, label_smoothing=smoothing)
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), shape)
 
-    scores, gold = logits.flatten(0, 1), labels.flatten()
-    hard = F.cross_entropy(scores, gold, ignore_index=IGNORED)
-    if not smoothing:
-        return hard
-    known = scores[gold != IGNORED]
-    possible = known > torch.finfo(torch.bfloat16).min / 2
-    even = -F.log_softmax(known, dim=-1).masked_fill(~possible, 0.0).sum(-1) / possible.sum(-1)
-    return (1 - smoothing) * hard + smoothing * even.mean()
+
+def consistency(one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return both divergences between two passes, mean over the gold texts' tokens."""
+    known = batch["labels"] != IGNORED
+    return two_way_divergence(gold_part(one, batch)[known], gold_part(other, batch)[known])
 
 
 # -- reading and writing -------------------------------------------------------------------------------
@@ -201,103 +202,152 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 
 def measure(problem: Problem, checkpoint: Checkpoint, rows: pa.Table, precision: Precision) -> dict[str, float]:
     """Return the loss a token of encoded rows, without smoothing; texts are not generated, which would be slow."""
+    from ftlib.models.ensembles import Ensemble
     from ftlib.training.batches import Rows
 
-    known = Rows.from_table(rows, checkpoint.tokenizer, problem)
+    known, alone = Rows.from_table(rows, checkpoint.tokenizer, problem), Ensemble.alone(checkpoint)
     total, tokens = 0.0, 0
-    for indices in _scoring_batches(known.lengths, known.lists["labels"].lengths, checkpoint.model):
-        found = log_probabilities(problem, checkpoint.model, known.batch(indices), precision)
+    for indices in _scoring_batches(known.lengths, known.lists["labels"].lengths, alone):
+        found = log_probabilities(problem, alone, [known.batch(indices)], precision)
         total -= float(found.sum())
         tokens += int(known.lists["labels"].lengths[indices].sum())
     return {"loss": total / max(1, tokens)}
 
 
-def _scoring_batches(read: np.ndarray, written: np.ndarray, model: Any) -> list[np.ndarray]:
+def _scoring_batches(read: np.ndarray, written: np.ndarray, ensemble: Ensemble) -> list[np.ndarray]:
     from ftlib.training.batches import reading_batches
 
-    words = int(getattr(model.config, "vocab_size", 1 << 15))
+    words = int(getattr(ensemble.first.model.config, "vocab_size", 1 << 15)) * len(ensemble.checkpoints)
     longest = int(written.max(initial=1))
     return reading_batches(read + written, max_rows=max(1, min(256, MOST_LOGITS // (words * longest))))
 
 
-def log_probabilities(problem: Problem, model: Any, batch: Mapping[str, Tensor], precision: Precision) -> Tensor:
-    """Return the log-probability of each row's labels, summed, shape (batch_size,)."""
+def log_probabilities(
+    problem: Problem, ensemble: Ensemble, batches: Sequence[Mapping[str, Tensor]], precision: Precision
+) -> Tensor:
+    """Return the log-probability of each row's labels by the models' mean, summed, shape (batch_size,).
+
+    Args:
+        problem: Whose `forward` gives the logits.
+        ensemble: The models.
+        batches: What each one reads, the same labels in all.
+        precision: What to compute in.
+    """
     import torch
     from torch.nn import functional as F
 
     from ftlib.training.precision import autocast, resolve
 
-    model.eval()
-    device = next(model.parameters()).device
-    batch = {name: values.to(device) for name, values in batch.items()}
-    with torch.inference_mode(), autocast(resolve(precision), device):
-        logits = problem.forward(model, batch).float()
-        losses = F.cross_entropy(
-            logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORED, reduction="none"
-        )
-    return -losses.view(batch["labels"].shape).sum(1)
+    found = []
+    for checkpoint, batch in zip(ensemble.checkpoints, batches, strict=True):
+        model = checkpoint.model.eval()
+        device = next(model.parameters()).device
+        batch = {name: values.to(device) for name, values in batch.items()}
+        with torch.inference_mode(), autocast(resolve(precision), device):
+            found.append(problem.forward(model, batch).float())
+    logits, labels = ensemble.mixed(found), batches[0]["labels"].to(found[0].device)
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return -losses.view(labels.shape).sum(1)
 
 
 def predict(
     problem: Problem,
-    checkpoint: Checkpoint,
-    rows: pa.Table,
+    ensemble: Ensemble,
+    rows: Sequence[pa.Table],
     settings: Generation,
     *,
     limit: int,
-    first: int | None,
+    language: str | None = None,
     precision: Precision,
     watch: Watch | None,
 ) -> pa.Table:
-    """Return a model's candidates for encoded rows: row_id, texts and their support, best first."""
+    """Return what models write together for encoded rows: row_id, texts and their support, best first.
+
+    Args:
+        problem: Whose `forward` gives the logits of texts.
+        ensemble: One model or several.
+        rows: What each one reads: the same rows, encoded.
+        settings: How texts are generated.
+        limit: Most tokens of a text.
+        language: What every text is in, as the tokenizer writes it.
+        precision: What to compute in.
+        watch: Called with every batch.
+    """
     from ftlib.training.batches import Rows, reading_batches
 
-    known = Rows.from_table(rows.select(["row_id", *INPUTS]), checkpoint.tokenizer, problem)
-    found: list[Any] = [None] * len(rows)
+    known = [
+        Rows.from_table(table.select(["row_id", *INPUTS]), checkpoint.tokenizer, problem)
+        for table, checkpoint in zip(rows, ensemble.checkpoints, strict=True)
+    ]
+    found: list[Any] = [None] * len(rows[0])
     times = settings.num_candidates if settings.do_sample else settings.num_beams
     sizes = {"max_tokens": max(1, TOKENS_AT_ONCE // times), "max_rows": max(1, ROWS_AT_ONCE // times)}
-    for indices in reading_batches(known.lengths, **sizes):
-        batch = known.batch(indices)
-        for place, row in zip(indices, _candidates(problem, checkpoint, batch, settings, limit, first, precision),
-                              strict=True):  # fmt: skip
+    for indices in reading_batches(known[0].lengths, **sizes):
+        batches = [each.batch(indices) for each in known]
+        told = _candidates(problem, ensemble, batches, settings, limit, language, precision)
+        for place, row in zip(indices, told, strict=True):
             found[place] = row
         if watch:
-            watch(batch, batch["input_ids"])
-    return _generation.predictions_table(rows["row_id"], found)
+            watch(batches[0], batches[0]["input_ids"])
+    return _generation.predictions_table(rows[0]["row_id"], found)
 
 
 def _candidates(
     problem: Problem,
-    checkpoint: Checkpoint,
-    batch: Mapping[str, Tensor],
+    ensemble: Ensemble,
+    batches: Sequence[Mapping[str, Tensor]],
     settings: Generation,
     limit: int,
-    first: int | None,
+    language: str | None,
     precision: Precision,
 ) -> list[tuple[list[str], list[float]]]:
     """Return each row's distinct texts and their support."""
     import numpy as np
-    import torch
 
-    from ftlib.training.precision import autocast, resolve
-
-    model, tokenizer = checkpoint.model.eval(), checkpoint.tokenizer
-    device = next(model.parameters()).device
-    batch = {name: values.to(device) for name, values in batch.items()}
-    with torch.inference_mode(), autocast(resolve(precision), device):
-        written = _generation.generate(model, batch, settings, limit=limit, first=first)
+    tokenizer = ensemble.first.tokenizer
+    written = _write(ensemble, batches, settings, limit, language, precision)
     labels = _labels(written[:, 1:], tokenizer.eos_token_id)
     texts = [text.strip() for text in tokenizer.batch_decode(
         written, skip_special_tokens=True, clean_up_tokenization_spaces=False)]  # fmt: skip
     times = settings.num_candidates
-    inputs = {name: values.repeat_interleave(times, 0) for name, values in batch.items()}
-    logs = _scored(problem, model, {**inputs, "labels": labels}, precision)
+    repeated = [{name: values.repeat_interleave(times, 0) for name, values in batch.items()} for batch in batches]
+    logs = _scored(problem, ensemble, [{**batch, "labels": labels} for batch in repeated], precision)
     lengths = (labels != IGNORED).sum(1).cpu().numpy()
     starts = np.arange(0, len(texts), times)
     return [
         _generation.weighed(texts[i : i + times], logs[i : i + times], lengths[i : i + times], settings)
         for i in starts.tolist()
     ]
+
+
+def _write(
+    ensemble: Ensemble,
+    batches: Sequence[Mapping[str, Tensor]],
+    settings: Generation,
+    limit: int,
+    language: str | None,
+    precision: Precision,
+) -> Tensor:
+    """Return the tokens of each row's candidates, begun as the first model begins them."""
+    import torch
+
+    from ftlib.models.layers import unwrapped
+    from ftlib.training.precision import autocast, resolve
+
+    first: Any = ensemble.first.tokenizer.convert_tokens_to_ids(language) if language else None
+    end = unwrapped(ensemble.first.model).generation_config.eos_token_id  # type: ignore[union-attr]
+
+    def write(number: int, *, last: LogitsProcessor | None = None, follows: bool = False) -> Tensor:
+        model = ensemble.checkpoints[number].model.eval()
+        device = next(model.parameters()).device
+        batch = {name: values.to(device) for name, values in batches[number].items()}
+        more = {"eos_token_id": end} if follows else None
+        with torch.inference_mode(), autocast(resolve(precision), device):
+            return _generation.generate(
+                model, batch, settings, limit=limit, first=first, more=more, last=last, follows=follows
+            )
+
+    return _lockstep.written(ensemble, write)
 
 
 def _labels(written: Tensor, end: int) -> Tensor:
@@ -307,14 +357,16 @@ def _labels(written: Tensor, end: int) -> Tensor:
     return written.masked_fill(after, IGNORED)
 
 
-def _scored(problem: Problem, model: Any, batch: Mapping[str, Tensor], precision: Precision) -> np.ndarray:
+def _scored(
+    problem: Problem, ensemble: Ensemble, batches: Sequence[Mapping[str, Tensor]], precision: Precision
+) -> np.ndarray:
     """Return texts' log-probabilities, float64, as many at a time as memory allows."""
     import numpy as np
 
-    size = len(batch["labels"])
-    lengths = np.full(size, batch["input_ids"].shape[1]), np.full(size, batch["labels"].shape[1])
+    size = len(batches[0]["labels"])
+    lengths = np.full(size, batches[0]["input_ids"].shape[1]), np.full(size, batches[0]["labels"].shape[1])
     logs = np.empty(size)
-    for indices in _scoring_batches(*lengths, model):
-        part = {name: values[indices] for name, values in batch.items()}
-        logs[indices] = log_probabilities(problem, model, part, precision).cpu().numpy()
+    for indices in _scoring_batches(*lengths, ensemble):
+        parts = [{name: values[indices] for name, values in batch.items()} for batch in batches]
+        logs[indices] = log_probabilities(problem, ensemble, parts, precision).cpu().numpy()
     return logs

@@ -79,12 +79,10 @@ class AnswerPlaces:
         import numpy as np
         from scipy.special import logsumexp
 
-        starts, ends = (np.concatenate([getattr(w, name) for w in windows]) for name in ("starts", "ends"))
-        logits = np.concatenate([w.logits for w in windows])
-        inner = np.concatenate([np.minimum(np.arange(len(w.starts)), np.arange(len(w.starts))[::-1]) for w in windows])
-        order = np.arange(len(starts))
-        first = _one_each(np.lexsort((order, -inner, ends, starts)), starts, ends)
-        last = _one_each(np.lexsort((-order, -inner, ends, starts)), starts, ends)  # pieces of a character: the last
+        starts, ends, logits = (
+            np.concatenate([getattr(w, name) for w in windows]) for name in ("starts", "ends", "logits")
+        )
+        first, last = chosen_places(windows)
         chosen = np.stack([logits[first, 0], logits[last, 1]], axis=1)
         if no_answer:
             chosen = np.concatenate([chosen, np.full((1, 2), bias / 2)])
@@ -123,6 +121,21 @@ class AnswerPlaces:
             self.starts[np.argsort(-self.first, kind="stable")[:number]],
             self.ends[np.argsort(-self.last, kind="stable")[:number]],
         )
+
+
+def chosen_places(windows: Sequence[Window]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which tokens, of all windows one after the other, speak for a place: of beginnings, and of ends.
+
+    A place in several windows is that of the one which shows most of the text around it.
+    """
+    import numpy as np
+
+    starts, ends = (np.concatenate([getattr(w, name) for w in windows]) for name in ("starts", "ends"))
+    inner = np.concatenate([np.minimum(np.arange(len(w.starts)), np.arange(len(w.starts))[::-1]) for w in windows])
+    order = np.arange(len(starts))
+    first = _one_each(np.lexsort((order, -inner, ends, starts)), starts, ends)
+    last = _one_each(np.lexsort((-order, -inner, ends, starts)), starts, ends)  # pieces of a character: the last
+    return first, last
 
 
 def _one_each(order: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

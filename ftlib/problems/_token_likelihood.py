@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ftlib.errors import UnsupportedError
-from ftlib.problems._places import IGNORED, labelled, rows_at_once
+from ftlib.problems._places import labelled, rows_at_once
+from ftlib.targets.losses import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -336,6 +337,8 @@ def divergence(logits: Any, batch: Mapping[str, Any], temperature: float) -> Any
     """
     import torch
 
+    from ftlib.targets.losses import softened_divergence
+
     counts = (batch["labels"] != IGNORED).sum(1, keepdim=True)
     width = batch["teacher_tokens"].shape[1] // max(1, int(counts.max()))  # the longest row is not padded
     real = torch.arange(batch["teacher_tokens"].shape[1], device=counts.device) < counts * width
@@ -343,8 +346,7 @@ def divergence(logits: Any, batch: Mapping[str, Any], temperature: float) -> Any
     chosen = batch["teacher_tokens"][real].reshape(len(logits), width)
     student = logits.float().log_softmax(-1).gather(1, chosen)
     student = student.masked_fill(wanted < ABSENT / 2, ABSENT)
-    teacher, student = (_softened(_with_others(part), temperature) for part in (wanted, student))
-    return torch.nn.functional.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+    return softened_divergence(_with_others(student), _with_others(wanted), temperature)
 
 
 def _with_others(logs: Any) -> Any:
@@ -353,7 +355,3 @@ def _with_others(logs: Any) -> Any:
 
     rest = (1 - logs.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log()
     return torch.cat((logs, rest), dim=-1)
-
-
-def _softened(logs: Any, temperature: float) -> Any:
-    return (logs / temperature).log_softmax(-1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -151,6 +151,23 @@ def encode_words(
         batches.append(_batch(lines, frame))
     schema = _schema(frame)
     return pa.Table.from_batches(batches, schema).combine_chunks() if batches else schema.empty_table()
+
+
+def token_words(words: list[str], predicted: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int | None]:
+    """Return the word that each token of an encoded line is a piece of, by its place in its row; None for none.
+
+    Args:
+        words: The row's.
+        predicted: The line's `words`, as `encode_words` gave them; at least one is predicted here.
+        tokenizer: The same.
+    """
+    frame, pieces = _frame(tokenizer), _pieces([words], tokenizer)[0]
+    first = next(i for i, word in enumerate(predicted) if word >= 0)
+    before = [word for word in range(predicted[first]) for _ in pieces[word]]
+    after = [word for word in range(predicted[first], len(words)) for _ in pieces[word]]
+    inside = [*before[len(before) - first + len(frame.before) :], *after]
+    size = len(predicted) - len(frame.before) - len(frame.after)
+    return [*[None] * len(frame.before), *inside[:size], *[None] * len(frame.after)]
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> Frame:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
+from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
+from ftlib.targets.losses import PLAIN, LossShape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.base import Column, Target
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
@@ -102,12 +106,11 @@ class Problem(Plugin):
 
     # -- rows --------------------------------------------------------------------------------------
 
-    def follow(self, rows: pa.Table, given: pa.Table) -> pa.Table:
+    def follow(self, rows: pa.Table) -> pa.Table:
         """Return repaired rows in which other columns have followed the texts, where they speak of places in them.
 
         Args:
-            rows: Texts repaired.
-            given: The same rows as they came (`ftlib.data.originals` says what went where).
+            rows: Texts repaired; as they came they are in `given:<column>` (`ftlib.data.originals`).
         """
         return rows
 
@@ -125,8 +128,7 @@ class Problem(Plugin):
         """Return the canonical label column, and the reasons for rejecting rows: see `Target.parse`.
 
         Args:
-            rows: `input_columns`, texts repaired, and `label_column` as the source has it; texts as they came are in
-                `given:<column>` (`ftlib.data.originals`).
+            rows: As `follow` gives them, and `label_column` as the source has it.
         """
         return self.target.parse(rows[self.label_column])
 
@@ -196,8 +198,11 @@ class Problem(Plugin):
         """Return tokens that `forward` looks up beside those in `token_columns`, given a model that is prepared."""
         return ()
 
-    def most_tokens(self, model: Any) -> int:
-        """Return how many tokens the longest text that `forward` reads may have, given a model that is prepared."""
+    def most_tokens(self, model: Any = None) -> int:
+        """Return how many tokens the longest text that `forward` reads may have, given a model that is prepared.
+
+        Without one, as many as are sure before it is there.
+        """
         return self.max_length
 
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -209,14 +214,25 @@ class Problem(Plugin):
         """
         return model(**{k: v for k, v in batch.items() if k not in self.model_targets}).logits
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the scalar loss of a batch on its gold labels.
 
         Args:
             logits: What `forward` gave, float32.
             batch: As there.
+            shape: How labels count.
         """
-        return self.target.loss(logits, batch["labels"])
+        return self.target.loss(logits, batch["labels"], shape)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return how far two passes over a batch, with other dropout, are apart on what has a gold label: for R-Drop.
+
+        Args:
+            one: What `forward` gave, float32.
+            other: What it gave the second time.
+            batch: As there.
+        """
+        return self.target.consistency(one, other, batch["labels"])
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return how far a student is from its teachers: see `Target.distillation_loss`.
@@ -247,6 +263,27 @@ class Problem(Plugin):
         for indices, outputs in forward(checkpoint, rows, self, precision=precision, watch=watch):
             logits[indices] = outputs
         return pa.table({"row_id": rows["row_id"], "logits": vectors(logits)})
+
+    def predict_jointly(
+        self,
+        ensemble: Ensemble,
+        rows: Sequence[pa.Table],
+        *,
+        precision: Precision = "float32",
+        watch: Watch | None = None,
+    ) -> pa.Table:
+        """Run checkpoints over the same rows as one model, where a fusion wants it (`Fusion.joint`): see `predict`.
+
+        Args:
+            ensemble: The checkpoints, and how the mean of what they say is taken.
+            rows: What each one reads: the same rows, encoded.
+            precision: What to compute in.
+            watch: Called with every batch.
+
+        Raises:
+            UnsupportedError: If answers are not written token by token.
+        """
+        raise UnsupportedError(f"{self.name}: no answer is written token by token here; use averaging instead.")
 
     def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
         """Return the loss and the metrics of encoded rows, as training watches them: "loss" and metric names.
@@ -336,7 +373,7 @@ class Problem(Plugin):
     def own_metrics(self, predictions: pa.Table) -> dict[str, float]:
         """Return what one member's predictions say of gold answers beyond its scores, such as perplexity; {} here.
 
-        A fusion has none of it, so models are never chosen by it.
+        A fusion of finished predictions has none of it, so models are never chosen by it.
 
         Args:
             predictions: As `predict` gives them of rows whose answers are known.
@@ -364,6 +401,20 @@ class Problem(Plugin):
         if target.labels and layout is None:
             columns |= {f"score:{label}": scores[:, i] for i, label in enumerate(target.labels)}  # type: ignore[misc]
         return columns
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return which scores are explained (`ftlib.explaining`): of the answers, or of `label` in their place."""
+        from ftlib.problems._questions import about_labels
+
+        return about_labels(self.target.over(layout), scores, label)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return what a model reads to answer each question, and how its score follows; `rows` has one for each."""
+        from ftlib.problems._questions import pose
+
+        return pose(self, checkpoint, rows, questions)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from ftlib.problems import _token_likelihood as tokens
-from ftlib.problems._places import IGNORED, logits_at, mean_loss
+from ftlib.problems._packing import causal_logits
+from ftlib.problems._places import mean_loss
 from ftlib.problems.base import Problem
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, two_way_divergence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.targets.token_likelihood import TokenLikelihood
     from ftlib.training.precision import Precision
@@ -49,6 +52,10 @@ class CausalLanguageModeling(Problem):
     padding: ClassVar[Mapping[str, int]] = {"labels": IGNORED}
     padding_side: ClassVar[str | None] = "right"
     answers_untrained: ClassVar[bool] = True
+
+    packing: bool = False
+    """Short rows share a line in training, unseen by each other: the same loss, and less padding. Batches of similar
+    length leave little of that, so it seldom pays."""
 
     num_candidates: int = Field(4, ge=1, le=64)
     """Most probable tokens that are kept of each place, for accuracy and for distillation."""
@@ -97,12 +104,15 @@ class CausalLanguageModeling(Problem):
 
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of the labelled places, shape (num_labelled, vocabulary_size)."""
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        return logits_at(model, inputs, batch["labels"], causal=True)
+        return causal_logits(model, batch, self.max_length if self.packing else None)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the mean cross-entropy of the labelled tokens."""
-        return mean_loss(logits, batch["labels"])
+        return mean_loss(logits, batch["labels"], shape)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return both divergences, mean over the predicted tokens."""
+        return two_way_divergence(one, other)
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return the divergence from the teacher's distribution over its most probable tokens and all others."""
@@ -149,6 +159,20 @@ class CausalLanguageModeling(Problem):
             "log_likelihood": -losses,  # type: ignore[dict-item]
             "num_tokens": counts.astype(int).tolist(),
         }
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the question for each text's least expected token."""
+        from ftlib.problems._explained_tokens import least_expected
+
+        return least_expected(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return each text up to its token."""
+        from ftlib.problems._explained_tokens import pose_before
+
+        return pose_before(self, checkpoint, rows, questions, len(_start(checkpoint.tokenizer)))
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ftlib.problems import _causal, _chat, _generation
+from ftlib.problems import _causal, _causal_writing, _chat, _generation
 from ftlib.problems._generation import Generation
 from ftlib.problems.base import Problem
+from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.text_metrics import BleuTokenizer, Measuring, Quality
 from ftlib.targets.texts import Texts
 
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.base import Column
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
@@ -64,6 +67,10 @@ class Dialogue(Problem):
 
     max_answer_tokens: int = Field(128, ge=1)
     """Tokens of an answer that is written; what comes before has the rest of max_length, at least half."""
+
+    packing: bool = False
+    """Short rows share a line in training, unseen by each other: the same loss, and less padding. Batches of similar
+    length leave little of that, so it seldom pays."""
 
     template: str | None = None
     """A chat template in Jinja, for a tokenizer that has none, or in place of its own."""
@@ -158,11 +165,15 @@ class Dialogue(Problem):
 
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of the answers' tokens, shape (num_tokens, vocabulary_size)."""
-        return _causal.forward(model, batch)
+        return _causal.forward(model, batch, self.max_length if self.packing else None)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the mean cross-entropy of the answers' tokens."""
-        return _causal.loss(logits, batch)
+        return _causal.loss(logits, batch, shape)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return both divergences, mean over the gold answers' tokens."""
+        return _causal.consistency(one, other, batch)
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return the mean cross-entropy of the teacher's last answers."""
@@ -182,10 +193,23 @@ class Dialogue(Problem):
         self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
     ) -> pa.Table:
         """Return the model's candidates for each row, and how likely it finds the gold answers."""
-        tokenizer = checkpoint.tokenizer
-        return _causal.predict(
+        from ftlib.models.ensembles import Ensemble
+
+        return self.predict_jointly(Ensemble.alone(checkpoint), [rows], precision=precision, watch=watch)
+
+    def predict_jointly(
+        self,
+        ensemble: Ensemble,
+        rows: Sequence[pa.Table],
+        *,
+        precision: Precision = "float32",
+        watch: Watch | None = None,
+    ) -> pa.Table:
+        """Return the same of models that write together, token by token."""
+        tokenizer = ensemble.first.tokenizer
+        return _causal_writing.predict(
             self,
-            checkpoint,
+            ensemble,
             rows,
             self.generation,
             room=self._rooms(tokenizer)[1],
@@ -210,6 +234,22 @@ class Dialogue(Problem):
         """Return prediction, score and alternatives, and `message`: the answer as the conversation goes on with it."""
         told = _generation.answers(scores, self.target.over(layout))
         return {**told, "message": [{"role": "assistant", "content": text} for text in told["prediction"]]}
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the question for each text that is written."""
+        from ftlib.problems._explained_texts import questions
+
+        return questions(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return rows with the texts behind them."""
+        from ftlib.problems import _explained_texts as explained
+
+        return explained.pose(
+            self, checkpoint, rows, questions, explained.of_messages([_chat.before_answer(m) for m in _read(rows)])
+        )
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ https://arxiv.org/abs/2103.00020.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.base import Target
     from ftlib.training.precision import Precision
 
@@ -182,11 +183,11 @@ class ImageTextClassification(Problem):
 
         return prompt_tokens(model)
 
-    def most_tokens(self, model: Any) -> int:
+    def most_tokens(self, model: Any = None) -> int:
         """Return the length of the longest prompt, or of a row's text where that is used."""
         from ftlib.models.image_text import longest_prompt
 
-        return max(longest_prompt(model), self.max_length if self.use_text else 0)
+        return max(longest_prompt(model) if model else 0, self.max_length if self.use_text else 0)
 
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return how near each image, or image and text, is to each label's prompts, shape (batch_size, num_labels)."""
@@ -208,6 +209,12 @@ class ImageTextClassification(Problem):
 
         with reading(checkpoint.model):
             return super().predict(checkpoint, rows, precision=precision, watch=watch)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return images, and the texts beside them where these are read."""
+        from ftlib.problems._explained_images import pose
+
+        return pose(self, checkpoint, rows, questions)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

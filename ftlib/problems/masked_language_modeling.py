@@ -27,9 +27,10 @@ from pydantic import Field
 
 from ftlib.errors import CheckpointError
 from ftlib.problems import _token_likelihood as tokens
-from ftlib.problems._places import IGNORED, logits_at, mean_loss
+from ftlib.problems._places import logits_at, mean_loss
 from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, two_way_divergence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.targets.token_likelihood import TokenLikelihood
     from ftlib.training.precision import Precision
@@ -156,9 +158,13 @@ class MaskedLanguageModeling(Problem):
         inputs = {name: values for name, values in batch.items() if name not in self.model_targets}
         return logits_at(model, inputs, batch["labels"], causal=False)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the mean cross-entropy of the hidden tokens."""
-        return mean_loss(logits, batch["labels"])
+        return mean_loss(logits, batch["labels"], shape)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return both divergences, mean over the predicted tokens."""
+        return two_way_divergence(one, other)
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return the divergence from the teacher's distribution over its most probable tokens and all others."""
@@ -205,6 +211,20 @@ class MaskedLanguageModeling(Problem):
         """
         target = self.target.over(layout)
         return {"prediction": target.decode(scores), "candidates": target.ranked(scores, self.num_candidates)}
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the questions for what hidden places are guessed to be."""
+        from ftlib.problems._explained_tokens import guesses
+
+        return guesses(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return each text with its hidden places."""
+        from ftlib.problems._explained_tokens import pose_around
+
+        return pose_around(self, checkpoint, rows, questions)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

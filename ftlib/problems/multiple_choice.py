@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
@@ -210,6 +211,20 @@ class MultipleChoice(Problem):
             "confidence": target.confidence(scores).tolist(),
             "scores": [row.tolist() for row in shares],
         }
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the question for each chosen choice."""
+        from ftlib.problems._explained_choices import questions
+
+        return questions(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return rows with the text and every choice."""
+        from ftlib.problems._explained_choices import pose
+
+        return pose(self, checkpoint, rows, questions, LENGTHS)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from ftlib.problems.base import Problem, vectors
+from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.span import Span, answers_type
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
-    from ftlib.problems._spans import AnswerPlaces
+    from ftlib.problems._questions import Posed, Question
+    from ftlib.problems._spans import AnswerPlaces, Window
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
@@ -161,10 +163,14 @@ class QuestionAnswering(Problem):
         outputs = model(**{k: v for k, v in batch.items() if k not in self.model_targets})
         return torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the cross-entropy over the tokens of the context and the first token, "not in here"."""
         labels = batch["labels"] + _num_before(batch)[:, None]
-        return self.target.loss(_possible(logits, batch), labels)
+        return self.target.loss(_possible(logits, batch), labels, shape)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return both divergences over the same tokens."""
+        return self.target.consistency(_possible(one, batch), _possible(other, batch), batch["labels"])
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return the divergence from the teachers' places over the same tokens."""
@@ -186,16 +192,32 @@ class QuestionAnswering(Problem):
         """
         from ftlib.problems._spans import table
 
-        bias = float(checkpoint.settings.get("tuned", {}).get("no_answer_bias", 0.0))
-        found = self._places(checkpoint, rows, bias, precision, watch)
+        found = self._places(checkpoint, rows, precision, watch)
         return table(list(found), list(found.values()))
 
+    def no_answer_bias(self, checkpoint: Checkpoint) -> float:
+        """Return what is added to a model's log-odds of there being no answer."""
+        return float(checkpoint.settings.get("tuned", {}).get("no_answer_bias", 0.0))
+
     def _places(
-        self, checkpoint: Checkpoint, rows: pa.Table, bias: float, precision: Precision, watch: Watch | None
+        self, checkpoint: Checkpoint, rows: pa.Table, precision: Precision, watch: Watch | None
     ) -> dict[int, AnswerPlaces]:
         """Return what the model says of each row, in the order of the rows."""
+        from ftlib.problems._spans import AnswerPlaces
+
+        bias = self.no_answer_bias(checkpoint)
+        of_row: dict[int, list[Window]] = {}
+        windows = self.read_windows(checkpoint, rows, precision=precision, watch=watch)
+        for row_id, window in zip(rows["row_id"].to_pylist(), windows, strict=True):
+            of_row.setdefault(row_id, []).append(window)
+        return {row: AnswerPlaces.of(found, no_answer=self.no_answer, bias=bias) for row, found in of_row.items()}
+
+    def read_windows(
+        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
+    ) -> list[Window]:
+        """Return what the model says of each encoded window."""
         from ftlib.models.forward import forward
-        from ftlib.problems._spans import AnswerPlaces, Window
+        from ftlib.problems._spans import Window
         from ftlib.training.batches import Lists
 
         starts, ends = (Lists.of(rows[name], -1) for name in ("char_starts", "char_ends"))
@@ -207,10 +229,7 @@ class QuestionAnswering(Problem):
                 length = part.stop - part.start
                 own = logits[len(logits) - length :] if on_left else logits[:length]
                 windows[i] = Window.of(starts.flat[part], ends.flat[part], own)
-        of_row: dict[int, list[Window]] = {}
-        for i, row_id in enumerate(rows["row_id"].to_pylist()):
-            of_row.setdefault(row_id, []).append(windows[i])
-        return {row: AnswerPlaces.of(found, no_answer=self.no_answer, bias=bias) for row, found in of_row.items()}
+        return [windows[i] for i in range(len(rows))]
 
     def tune(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, Any]:
         """Return what is added to the log-odds of there being no answer, so that validation F1 is best."""
@@ -299,6 +318,20 @@ class QuestionAnswering(Problem):
             "confidence": target.confidence(scores),  # type: ignore[dict-item]
         }
         return {**columns, "answers": best} if self.num_answers > 1 else columns
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the question for each answer, whose probability is that of its beginning times that of its end."""
+        from ftlib.problems._explained_spans import questions
+
+        return questions(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return the window in which each answer begins."""
+        from ftlib.problems._explained_spans import pose
+
+        return pose(self, checkpoint, rows, questions)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -71,17 +71,14 @@ class RelationClassification(Problem):
 
     # -- rows --------------------------------------------------------------------------------------
 
-    def follow(self, rows: pa.Table, given: pa.Table) -> pa.Table:
+    def follow(self, rows: pa.Table) -> pa.Table:
         """Return rows with plain texts and the entities at their places in these, as JSON objects."""
         import pyarrow as pa
 
-        found = [
-            _marked_pairs.moved(repaired, came, head, tail)
-            for repaired, came, head, tail in zip(
-                *(t[name].to_pylist() for t, name in ((rows, "text"), (given, "text"), (rows, "head"), (rows, "tail"))),
-                strict=True,
-            )
-        ]
+        from ftlib.data.originals import GIVEN
+
+        columns = (rows[name].to_pylist() for name in ("text", f"{GIVEN}text", *ENTITIES))
+        found = [_marked_pairs.moved(*row) for row in zip(*columns, strict=True)]
         for i, name in enumerate(("text", *ENTITIES)):
             column = pa.array([row[i] for row in found], pa.string())
             rows = rows.set_column(rows.column_names.index(name), name, column)

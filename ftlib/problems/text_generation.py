@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ftlib.problems import _causal, _generation
+from ftlib.problems import _causal, _causal_writing, _generation
 from ftlib.problems._generation import Generation
 from ftlib.problems.base import Problem
+from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.text_metrics import BleuTokenizer, Measuring, Quality
 from ftlib.targets.texts import Texts
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
@@ -58,6 +61,10 @@ class TextGeneration(Problem):
 
     max_answer_tokens: int = Field(128, ge=1)
     """Tokens of a completion that is written; prompts have the rest of max_length, at least half."""
+
+    packing: bool = False
+    """Short rows share a line in training, unseen by each other: the same loss, and less padding. Batches of similar
+    length leave little of that, so it seldom pays."""
 
     separator: str = "\n"
     """What stands between prompt and completion."""
@@ -125,11 +132,15 @@ class TextGeneration(Problem):
 
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of the completions' tokens, shape (num_tokens, vocabulary_size)."""
-        return _causal.forward(model, batch)
+        return _causal.forward(model, batch, self.max_length if self.packing else None)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the mean cross-entropy of the completions' tokens."""
-        return _causal.loss(logits, batch)
+        return _causal.loss(logits, batch, shape)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return both divergences, mean over the gold answers' tokens."""
+        return _causal.consistency(one, other, batch)
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return the mean cross-entropy of the teacher's texts."""
@@ -148,10 +159,23 @@ class TextGeneration(Problem):
         self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
     ) -> pa.Table:
         """Return the model's candidates for each row, and how likely it finds the gold completion."""
-        tokenizer = checkpoint.tokenizer
-        return _causal.predict(
+        from ftlib.models.ensembles import Ensemble
+
+        return self.predict_jointly(Ensemble.alone(checkpoint), [rows], precision=precision, watch=watch)
+
+    def predict_jointly(
+        self,
+        ensemble: Ensemble,
+        rows: Sequence[pa.Table],
+        *,
+        precision: Precision = "float32",
+        watch: Watch | None = None,
+    ) -> pa.Table:
+        """Return the same of models that write together, token by token."""
+        tokenizer = ensemble.first.tokenizer
+        return _causal_writing.predict(
             self,
-            checkpoint,
+            ensemble,
             rows,
             self.generation,
             room=self._rooms(tokenizer)[1],
@@ -175,6 +199,20 @@ class TextGeneration(Problem):
     def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
         """Return prediction, score, and alternatives (text and score each, best first)."""
         return _generation.answers(scores, self.target.over(layout))
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the question for each text that is written."""
+        from ftlib.problems._explained_texts import questions
+
+        return questions(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return rows with the texts behind them."""
+        from ftlib.problems import _explained_texts as explained
+
+        return explained.pose(self, checkpoint, rows, questions, explained.of_columns(rows, self.text_columns))
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

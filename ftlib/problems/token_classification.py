@@ -26,9 +26,10 @@ from pydantic_core import PydanticCustomError
 from ftlib.errors import ArtifactError, DataError
 from ftlib.problems._labels import Labels, bound
 from ftlib.problems.base import Problem
+from ftlib.targets.losses import IGNORED
 from ftlib.targets.tag_reading import Scheme
 from ftlib.targets.tag_spans import OUTSIDE
-from ftlib.targets.tags import IGNORED, Tags, closed
+from ftlib.targets.tags import Tags, closed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
@@ -257,6 +259,20 @@ class TokenClassification(Problem):
         if is_text(tokens):
             columns["words"] = words_of(tokens)
         return {**columns, "confidence": target.confidence(scores)}  # type: ignore[dict-item]
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the questions for the spans that are found, or the tags that are least sure."""
+        from ftlib.problems._explained_words import questions
+
+        return questions(self.target.over(layout), scores, rows, label)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return the window in which each question's word is tagged."""
+        from ftlib.problems._explained_words import pose
+
+        return pose(self, checkpoint, rows, questions)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

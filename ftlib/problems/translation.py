@@ -26,6 +26,7 @@ from ftlib.problems import _generation, _seq2seq
 from ftlib.problems._generation import Generation
 from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
+from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.text_metrics import BleuTokenizer, Measuring
 from ftlib.targets.texts import Texts
 
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.models.forward import Watch
+    from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
@@ -130,13 +133,17 @@ class Translation(Problem):
         """Return the decoder's logits, shape (batch_size, length, vocabulary)."""
         return _seq2seq.forward(model, batch)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the cross-entropy of the gold translations' tokens."""
-        return _seq2seq.cross_entropy(_seq2seq.gold_part(logits, batch), batch["labels"], self.label_smoothing)
+        return _seq2seq.loss(_seq2seq.gold_part(logits, batch), batch["labels"], shape, self.label_smoothing)
+
+    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return both divergences, mean over the gold texts' tokens."""
+        return _seq2seq.consistency(one, other, batch)
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return the cross-entropy of the teachers' translations; a text has no softness, so no temperature."""
-        return _seq2seq.cross_entropy(_seq2seq.teacher_part(logits, batch), batch["teacher_labels"])
+        return _seq2seq.loss(_seq2seq.teacher_part(logits, batch), batch["teacher_labels"])
 
     def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
         """Return the loss a token."""
@@ -148,14 +155,26 @@ class Translation(Problem):
         self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
     ) -> pa.Table:
         """Return the model's translations: row_id, texts (best first) and their support."""
-        language = self.target_language
+        from ftlib.models.ensembles import Ensemble
+
+        return self.predict_jointly(Ensemble.alone(checkpoint), [rows], precision=precision, watch=watch)
+
+    def predict_jointly(
+        self,
+        ensemble: Ensemble,
+        rows: Sequence[pa.Table],
+        *,
+        precision: Precision = "float32",
+        watch: Watch | None = None,
+    ) -> pa.Table:
+        """Return the translations that models write together, token by token."""
         return _seq2seq.predict(
             self,
-            checkpoint,
+            ensemble,
             rows,
             self.generation,
             limit=self.max_target_length,
-            first=checkpoint.tokenizer.convert_tokens_to_ids(language) if language else None,  # type: ignore[arg-type]
+            language=self.target_language,
             precision=precision,
             watch=watch,
         )
@@ -167,6 +186,20 @@ class Translation(Problem):
     def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
         """Return prediction, score and alternatives (text and score each)."""
         return _generation.answers(scores, self.target.over(layout))
+
+    def questions(
+        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
+    ) -> list[Question]:
+        """Return the question for each text that is written."""
+        from ftlib.problems._explained_texts import questions
+
+        return questions(self.target.over(layout), scores)
+
+    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
+        """Return rows with the texts behind them."""
+        from ftlib.problems import _explained_texts as explained
+
+        return explained.pose(self, checkpoint, rows, questions, explained.of_columns(rows, self.text_columns))
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -87,19 +87,21 @@ class _Shown:
 
     def _read(self, row: Mapping[str, Any]) -> list[Section]:
         """Return the input: each of its columns, the words coloured that an answer rests on."""
-        why = self.explanations.get(row.get("row_id"), [])  # type: ignore[arg-type]
+        why = self.explanations.get(row.get("row_id"), [])[:1]  # type: ignore[arg-type]
         blocks = []
         for name in self.texts:
             title = name.replace("_", " ") if len(self.texts) > 1 or not self.beside else ""
-            if why and name in why[0]["texts"]:
-                blocks.append(_coloured(title, why[0], name))
-            elif isinstance(row[name], bytes):
+            coloured = [_coloured(title if part == name else part, one, part) for one in why for part in _of(one, name)]
+            if isinstance(row[name], bytes):
                 blocks.append(_block(title, thumbnail(row[name])))
             elif self.target == "span" and isinstance(row[name], str):
                 golds = (row.get("gold") or "").split(" | ")
-                blocks.append(_block(title, *spans.in_context(row[name], golds, row["predicted"])))
-            elif not (self.target == "tags" and self._is_tagged(row, row[name])):
+                head, whole = spans.in_context(row[name], golds, row["predicted"])
+                if not coloured or "<mark" in head:
+                    blocks.append(_block(title, head, whole))
+            elif not coloured and not (self.target == "tags" and self._is_tagged(row, row[name])):
                 blocks.append(_block(title, *clipped(as_text(row[name]))))
+            blocks += coloured
         return blocks
 
     def _below(self, row: Mapping[str, Any]) -> list[Section]:
@@ -117,14 +119,9 @@ class _Shown:
     def _why(self, row: Mapping[str, Any]) -> list[Section]:
         """Return the scores that are explained, and texts that the model read otherwise than they are given."""
         found = self.explanations.get(row.get("row_id"), [])  # type: ignore[arg-type]
-        blocks = [_coloured(name, one, name) for one in found[:1] for name in one["texts"] if name not in self.texts]
-        notes = [
-            f"{one['explained']} {words.number(one['score'])}, without words {words.number(one['baseline'])}"
-            if one["explained"] != "value"
-            else f"without words {words.number(one['baseline'], 2)}"
-            for one in found
-        ]
-        return [*blocks, _block("", "; ".join(notes), kind="why")] if notes else blocks
+        shown = {part for one in found[:1] for name in self.texts for part in _of(one, name)}
+        blocks = [_coloured(name, one, name) for one in found[:1] for name in one["texts"] if name not in shown]
+        return [*blocks, _block("", "; ".join(map(_note, found)), kind="why")] if found else blocks
 
     def _tagged(self, row: Mapping[str, Any]) -> list[str] | None:
         """Return the words that the row's tags are of."""
@@ -195,6 +192,20 @@ def _block(name: str, head: str | Markup, whole: str | Markup = "", kind: str = 
     return {"name": name, "head": head, "whole": whole, "kind": kind}
 
 
+def _of(one: Mapping[str, Any], column: str) -> list[str]:
+    """Return the explained texts that a column holds: itself, or its parts."""
+    return [name for name in one["texts"] if name == column or name.startswith(f"{column} ")]
+
+
+def _note(one: Mapping[str, Any]) -> str:
+    """Return in words which score is explained, and the same score of an empty input."""
+    scale, without = one.get("scale", "probability"), f"without {one.get('content', 'words')}"
+    if scale == "value":
+        return f"{without} {words.number(one['baseline'], 2)}"
+    kind = " log-probability" if scale == "log_probability" else ""
+    return f"{one['explained']}{kind} {words.number(one['score'])}, {without} {words.number(one['baseline'])}"
+
+
 def _coloured(title: str, one: Mapping[str, Any], column: str) -> Section:
     """Return a text with the words coloured that an answer rests on; a long one opens on demand."""
     text, weighed = one["texts"][column], list(_weighed(one["words"], column))
@@ -203,6 +214,7 @@ def _coloured(title: str, one: Mapping[str, Any], column: str) -> Section:
     coloured = heat.heated(shown, [w for w in weighed if w[1] <= len(shown)], most)
     if len(shown) < len(text):
         coloured += escape(f"… ({words.count(len(text) - len(shown))} more characters)")
+    coloured = coloured.replace("\n", Markup("<br>"))
     return _block(title, coloured) if len(text) <= COLOURED else _block(title, f"{_head(text)}…", coloured)
 
 

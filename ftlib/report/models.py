@@ -25,7 +25,7 @@ class Model:
         kind: "member", "fusion", or "baseline" for greedy ensemble selection.
         chosen: Whether validation chose it.
         reference: Whether it is the best single member, by validation.
-        detail: Its strategy, or its method and members, in a few words.
+        detail: Its strategy, or its method and members, in a few words; and what was not as hoped for.
         metrics: Split -> metric -> value.
         interval: The main metric's on test.
         gain: How much better than the best single member on test; above 0 is better, whatever the metric.
@@ -139,7 +139,7 @@ def _fusion(entry: Entry, story: Story, reference: Entry | None) -> Model:
         kind="baseline" if baseline else "fusion",
         chosen=entry["name"] == story.evaluation["best"]["name"],
         reference=False,
-        detail=" · ".join(filter(None, (_method(entry, method), words.counted(len(used), "member") if used else ""))),
+        detail=" · ".join(filter(None, (_method(entry, method), _members(used), entry.get("note")))),
         metrics=entry["metrics"],
         interval=_pair(entry.get("interval")),
         gain=_gain(entry, reference, story),
@@ -151,6 +151,10 @@ def _fusion(entry: Entry, story: Story, reference: Entry | None) -> Model:
         weights=entry.get("weights"),
         parameters=None,
     )
+
+
+def _members(used: list[str]) -> str:
+    return words.counted(len(used), "member") if used else ""
 
 
 def _strategy(card: Entry) -> str:

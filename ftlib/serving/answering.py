@@ -10,7 +10,6 @@ empty prediction and a reason; it never stops the others.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,29 +18,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ftlib.data.clean import Cleaning
 from ftlib.data.contents import packed, read_contents
 from ftlib.data.originals import with_given
-from ftlib.errors import ArtifactError, CheckpointError, DataError, ParamsError, unknown
+from ftlib.errors import CheckpointError, DataError, ParamsError, unknown
 from ftlib.files import read_json
 from ftlib.problems.base import Problem
+from ftlib.serving.finding import MODEL, SETTINGS, cleaning_of, no_model
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     import pyarrow as pa
 
-    from ftlib.artifacts import Store
-    from ftlib.fusion.base import Combiner
+    from ftlib.fusion.base import Combiner, Fusion
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.ensembles import Ensemble
     from ftlib.targets.layout import Layout
     from ftlib.training.precision import Precision
 
     Rows: TypeAlias = pd.DataFrame | pa.Table | Sequence[Mapping[str, Any]] | Sequence[str]
 
-MODEL = "model.json"
-SETTINGS = "ftlib.json"
 MISSING = ("nan", "<NA>", "NaT")
 """How values that stand for nothing are written; text that reads so is text."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,15 +48,13 @@ class Member:
         name: The stage's name.
         position: Its place among the members that the fusion was fitted on.
         checkpoint: The model and its tokenizer.
-        tokenizer: A digest; members with equal ones read the same encoding.
-        tokenizer_object: What rows are encoded with: see `Problem.load_tokenizer`.
+        tokenizer: Its tokenizer's digest; members with equal ones read the same encoding.
     """
 
     name: str
     position: int
     checkpoint: Checkpoint
     tokenizer: str
-    tokenizer_object: Any
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,7 @@ class Served:
         members: What runs.
         combiner: How their scores are fused; None for a single member.
         num_members: How many members the fusion was fitted on; those that it does not read are not here.
+        ensemble: The same members as one model, where the fusion has them answer together.
     """
 
     name: str
@@ -82,6 +77,7 @@ class Served:
     members: tuple[Member, ...]
     combiner: Combiner | None
     num_members: int
+    ensemble: Ensemble | None = None
 
     def predict(self, rows: Rows, *, precision: Precision = "float32", name: str = "predict") -> pd.DataFrame:
         """Return one answer a row, in the rows' order and, for a DataFrame, with its index.
@@ -110,15 +106,15 @@ class Served:
         member = next((m for m in self.members if m.name == name), None)
         if member is None:
             raise ParamsError(unknown("member", name, [m.name for m in self.members]))
-        return replace(self, name=name, members=(member,), combiner=None, num_members=1)
+        return replace(self, name=name, members=(member,), combiner=None, num_members=1, ensemble=None)
 
     def score(self, rows: Rows, *, precision: Precision = "float32", name: str = "predict") -> Scored:
         """Return the fused scores of the rows that can be answered: see `predict`."""
         given, index = _table(rows, self.problem)
-        table, reasons = self._repair(given)
+        repaired, reasons = self._repair(given)
         fine = reasons.is_null().to_numpy(zero_copy_only=False)
-        scores, layout = self._scores(table.filter(fine).combine_chunks(), precision, name)
-        return Scored(table, given, reasons, fine, scores, layout, index)
+        scores, layout = self._scores(repaired.filter(fine).combine_chunks(), precision, name)
+        return Scored(repaired, reasons, fine, scores, layout, index)
 
     def _repair(self, table: pa.Table) -> tuple[pa.Table, pa.Array]:
         """Return the rows repaired, and why some cannot be answered (null: they can)."""
@@ -142,7 +138,7 @@ class Served:
             columns[column], reasons = found.values, pc.coalesce(reasons, found.reasons)
         for column in self.problem.other_columns:
             reasons = pc.coalesce(reasons, pc.if_else(pc.is_null(columns[column]), f"missing {column}", none))
-        repaired = self.problem.follow(pa.table(columns), table)
+        repaired = self.problem.follow(with_given(pa.table(columns), table, self.problem.text_columns))
         fine = reasons.is_null()
         unusable = pc.replace_with_mask(reasons, fine, self.problem.check_inputs(repaired.filter(fine)))
         return repaired, unusable
@@ -151,15 +147,24 @@ class Served:
         """Return the fused scores, shape (num_units, num_outputs), and the rows' units."""
         import numpy as np
 
+        from ftlib.prediction import predict_jointly
+
         problem = self.problem
         if not len(rows):
             return np.empty((0, problem.target.num_outputs)), None
         encoded: dict[str, pa.Table] = {}
-        predictions = []
         for member in self.members:
             if member.tokenizer not in encoded:
-                encoded[member.tokenizer] = _encode(problem, rows, member.tokenizer_object)
-            predictions.append(_predictions(problem, member.checkpoint, encoded[member.tokenizer], precision, name))
+                encoded[member.tokenizer] = _encode(problem, rows, member.checkpoint.tokenizer)
+        read = [encoded[member.tokenizer] for member in self.members]
+        if self.ensemble:
+            together = predict_jointly(self.ensemble, read, problem, precision=precision, name=name).table
+            predictions = [together.sort_by("row_id")] * len(read)
+        else:
+            predictions = [
+                _predictions(problem, member.checkpoint, table, precision, name)
+                for member, table in zip(self.members, read, strict=True)
+            ]
         values, layout = problem.align(predictions, rows)
         if self.combiner is None:
             return values[0], layout
@@ -173,8 +178,7 @@ class Scored:
     """What a served model makes of rows.
 
     Attributes:
-        rows: The problem's input columns, repaired.
-        given: The same as they came, texts as text.
+        rows: The problem's input columns, repaired, and texts as they came in `given:<column>`.
         reasons: Why a row cannot be answered (string; null: it is).
         is_answered: Which rows are, bool, shape (num_rows,).
         scores: Of these, shape (num_units, num_outputs).
@@ -183,7 +187,6 @@ class Scored:
     """
 
     rows: pa.Table
-    given: pa.Table
     reasons: pa.Array
     is_answered: np.ndarray
     scores: np.ndarray
@@ -195,7 +198,7 @@ def load(folder: Path) -> Served:
     """Open a packed model, or one stage's checkpoint.
 
     Args:
-        folder: As `resolve` gives it.
+        folder: As `ftlib.serving.finding.resolve` gives it.
 
     Raises:
         CheckpointError: If it holds neither, or what a newer ftlib packed.
@@ -205,7 +208,7 @@ def load(folder: Path) -> Served:
         return _load_packed(folder)
     if (folder / SETTINGS).is_file():
         return _load_checkpoint(folder)
-    raise CheckpointError(_no_model(folder))
+    raise CheckpointError(no_model(folder))
 
 
 def _load_packed(folder: Path) -> Served:
@@ -217,11 +220,13 @@ def _load_packed(folder: Path) -> Served:
         raise CheckpointError(f"{folder}: was packed by ftlib {about['ftlib']}; install that version or a newer one.")
     problem = Problem.model_validate(about["problem"])
     members = [open_member(folder / "members" / m["name"], m["name"], m["position"], problem) for m in about["members"]]
-    combiner = None
+    combiner = ensemble = None
     if about["fusion"]:
-        combiner = type(Fusion.model_validate(about["fusion"])).load(folder / "combiner")
+        fusion = Fusion.model_validate(about["fusion"])
+        combiner = type(fusion).load(folder / "combiner")
+        ensemble = ensemble_of(members, fusion, about["num_members"])
     cleaning = Cleaning.model_validate(about["cleaning"])
-    return Served(about["name"], problem, cleaning, tuple(members), combiner, about["num_members"])
+    return Served(about["name"], problem, cleaning, tuple(members), combiner, about["num_members"], ensemble)
 
 
 def _load_checkpoint(folder: Path) -> Served:
@@ -230,7 +235,7 @@ def _load_checkpoint(folder: Path) -> Served:
         raise CheckpointError(f"{folder}: {SETTINGS} does not say what problem was learned; give a trained stage.")
     problem = Problem.model_validate(settings["problem"])
     return Served(
-        folder.name[:12], problem, _cleaning_of(folder), (open_member(folder, folder.name, 0, problem),), None, 1
+        folder.name[:12], problem, cleaning_of(folder), (open_member(folder, folder.name, 0, problem),), None, 1
     )
 
 
@@ -239,8 +244,21 @@ def open_member(folder: Path, name: str, position: int, problem: Problem) -> Mem
     from ftlib.models import checkpoints
 
     checkpoint = checkpoints.load(folder, problem)
-    tokenizer = problem.load_tokenizer(folder)
-    return Member(name, position, checkpoint, _tokenizer_digest(checkpoint.tokenizer), tokenizer)
+    return Member(name, position, checkpoint, _tokenizer_digest(checkpoint.tokenizer))
+
+
+def ensemble_of(members: Sequence[Member], fusion: Fusion, num_members: int) -> Ensemble | None:
+    """Return members as one model, where their fusion has them answer together; else None.
+
+    Args:
+        members: Those that the fusion reads.
+        fusion: How they are fused.
+        num_members: How many it was fitted on.
+    """
+    from ftlib.models.ensembles import Ensemble
+
+    joint = fusion.joint(num_members)
+    return Ensemble.of({member.name: member.checkpoint for member in members}, joint) if joint else None
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
@@ -251,26 +269,6 @@ def _tokenizer_digest(tokenizer: Any) -> str:
     settings: tuple[Any, ...] = (tokenizer.model_max_length, tokenizer.model_input_names, tokenizer.padding_side)
     settings = (*settings, images.to_json_string()) if images else settings
     return hashlib.sha256(f"{settings}{backend.to_str()}".encode()).hexdigest()
-
-
-def _cleaning_of(checkpoint: Path) -> Cleaning:
-    """Return how a checkpoint's training rows were repaired, by the store's records; the default where unknown."""
-    from ftlib import state
-
-    store = state.store()
-    records = {record.digest: record for record in store.records()}
-    waiting, seen = [checkpoint.name], set()
-    while waiting:
-        record = records.get(waiting.pop())
-        if record is None or record.digest in seen:
-            continue
-        seen.add(record.digest)
-        parameters = record.components.get("parameters", {})
-        if "cleaning" in parameters:
-            return Cleaning.model_validate(parameters["cleaning"])
-        waiting += record.components.get("inputs", {}).values()
-    logger.warning("%s: nothing says how its training rows were repaired; the default cleaning is used.", checkpoint)
-    return Cleaning()
 
 
 # -- rows in, answers out ------------------------------------------------------------------------------
@@ -376,8 +374,7 @@ def _frame(problem: Problem, scored: Scored) -> pd.DataFrame:
     import pandas as pd
 
     fine = scored.is_answered
-    rows = with_given(scored.rows, scored.given, problem.text_columns)
-    told = problem.answers(scored.scores, rows.filter(fine), scored.layout)
+    told = problem.answers(scored.scores, scored.rows.filter(fine), scored.layout)
     columns = {name: _spread(values, fine) for name, values in told.items()}
     columns["reason"] = np.array(scored.reasons.to_pylist(), dtype=object)
     return pd.DataFrame({k: pd.Series(v, dtype=v.dtype) for k, v in columns.items()}).set_axis(
@@ -395,74 +392,3 @@ def _spread(values: Sequence[Any], fine: np.ndarray) -> np.ndarray:
     filled[:] = values
     column[fine] = filled
     return column
-
-
-# -- finding a model -----------------------------------------------------------------------------------
-
-
-def resolve(model: str | Path) -> Path:
-    """Return the folder of a model that can be loaded.
-
-    Args:
-        model: ``models:/name@alias`` or ``models:/name/3`` (a registered model), ``runs:/ID`` (what an MLflow run
-            registered), a folder (a packed model, a checkpoint, an MLflow model), or the beginning of an
-            artifact's digest.
-
-    Raises:
-        CheckpointError: If there is no such model.
-        ArtifactError: If its artifact is damaged.
-        TrackingError: If MLflow is needed and does not answer.
-    """
-    text = str(model)
-    if text.startswith(("models:/", "runs:/")):
-        return _registered(text)
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        return _model_in(folder.absolute())
-    if len(text) >= 6 and set(text) <= set("0123456789abcdef"):
-        return _model_in(_by_digest(text))
-    raise CheckpointError(
-        f"{text}: no such model. Expected models:/name@alias, models:/name/3, runs:/ID, a folder, or the first "
-        f"characters of an artifact's digest (`ftlib store ls`)."
-    )
-
-
-def _registered(uri: str) -> Path:
-    from ftlib import state
-    from ftlib.tracking import download
-
-    folder, digest = download(uri)
-    if digest:
-        store: Store = state.store()
-        if store.problem(digest) is None:
-            return store.open(digest)
-    return _model_in(folder)
-
-
-def _model_in(folder: Path) -> Path:
-    """Return where in a folder the model is: MLflow keeps it in a folder of its own."""
-    for place in (folder, *sorted(folder.glob("artifacts/*"))):
-        if (place / MODEL).is_file() or (place / SETTINGS).is_file():
-            return place
-    raise CheckpointError(_no_model(folder))
-
-
-def _by_digest(prefix: str) -> Path:
-    from ftlib import state
-
-    store = state.store()
-    found = [digest for digest in store.digests() if digest.startswith(prefix)]
-    if len(found) == 1:
-        return store.open(found[0])
-    if found:
-        raise CheckpointError(f"{prefix}: {len(found)} artifacts begin so; give more characters of the digest.")
-    raise ArtifactError(f"{prefix}: no artifact of {store.url} begins so. `ftlib store ls` names all.")
-
-
-def _no_model(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"{folder}: no such folder."
-    return (
-        f"{folder}: holds no model. Expected {MODEL} (a packed model) or {SETTINGS} (a trained stage's checkpoint); "
-        f"a pretrained model that was not fine-tuned here has nothing to answer."
-    )

@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
+from ftlib.targets.losses import PLAIN, LossShape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
+    import pyarrow as pa
     from torch import Tensor
     from transformers import PreTrainedModel, TrainerCallback
 
+    from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
     from ftlib.training.course import Course
     from ftlib.training.stage import Training
+    from ftlib.training.trainer import Fitted
 
 
 class Strategy(Plugin):
@@ -64,6 +70,18 @@ class Strategy(Plugin):
                 origin = f", which stage {stage!r} leaves" if stage else ""
                 raise UnsupportedError(f"{self.name} cannot start from a checkpoint with a {what}{origin}; {remedy}.")
 
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Refuse, before any work, a checkpoint that is too small, and return what this strategy leaves of it.
+
+        Args:
+            size: Of the checkpoint that it starts from.
+            problem: What is learned.
+
+        Raises:
+            UnsupportedError: With what is too small and what to do.
+        """
+        return size
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Return the model to train: freeze, wrap or add what is learned. Called once, after seeding.
 
@@ -110,15 +128,44 @@ class Strategy(Plugin):
         """
         return []
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem) -> Tensor:
+    def loss(
+        self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN
+    ) -> Tensor:
         """Return the scalar loss of a batch.
 
         Args:
             logits: What the problem's `forward` gives, such as shape (batch_size, num_labels).
             batch: The problem's `model_targets`: "labels", and what `Problem.teach` adds where there are teachers.
             problem: What is learned.
+            shape: How gold labels count, as the stage's regularization says.
         """
-        return problem.loss(logits, batch)
+        return problem.loss(logits, batch, shape)
+
+    def learn(
+        self,
+        checkpoint: Checkpoint,
+        rows: pa.Table,
+        validation: pa.Table,
+        *,
+        problem: Problem,
+        settings: Training,
+        seed: int,
+        scratch: Path,
+        name: str,
+    ) -> Fitted:
+        """Train the model that `adapt` gave, in place, on the rows; by default in one run of the loop.
+
+        See `ftlib.training.stage.train`, which calls this once, for the arguments. A killed stage calls it again, with
+        what the loop has left in `scratch`.
+        """
+        from ftlib.training.batches import Rows
+        from ftlib.training.trainer import fit, measured_as_it_is
+
+        if not self.trains:
+            return measured_as_it_is(checkpoint, validation, problem, settings)
+        given = Rows.from_table(rows, checkpoint.tokenizer, problem)
+        return fit(checkpoint, given, validation, problem=problem, strategy=self, settings=settings, seed=seed,
+                   scratch=scratch, name=name)  # fmt: skip
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model to save: merge or unwrap what `adapt` added."""

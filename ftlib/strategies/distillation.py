@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, StringConstraints
 
 from ftlib.strategies.base import Strategy
+from ftlib.targets.losses import PLAIN, LossShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
 
 StageName = Annotated[str, StringConstraints(min_length=1)]
@@ -56,6 +58,10 @@ class Distillation(Strategy):
             return {}
         return {"prefix": "leave student_blocks out, or start from base or a stage without one"}
 
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Refuse a model without the student's blocks."""
+        return size if self.student_blocks is None else size.with_blocks(self.student_blocks)
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Cut the student out of the checkpoint and open every weight.
 
@@ -70,8 +76,10 @@ class Distillation(Strategy):
             keep_blocks(model, self.student_blocks)
         return open_weights(model)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem) -> Tensor:
+    def loss(
+        self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN
+    ) -> Tensor:
         """Return alpha x the distance to the teacher + (1 - alpha) x the loss on gold labels."""
-        gold = problem.loss(logits, batch)
+        gold = problem.loss(logits, batch, shape)
         soft = problem.distillation_loss(logits, batch, self.temperature)
         return self.alpha * soft + (1 - self.alpha) * gold

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
 
 
@@ -43,6 +44,10 @@ class Prefix(Strategy):
     def refuses(self) -> Mapping[str, str]:
         """Another prefix."""
         return {"prefix": "start from base, or from a stage without one"}
+
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Refuse a model without positions for the prefix."""
+        return size.with_virtual_tokens(self.num_virtual_tokens, problem.max_length, self.name)
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Freeze the model and put peft's prefix before each layer.
@@ -76,6 +81,7 @@ class Prefix(Strategy):
         import inspect
 
         from ftlib.models.layers import backbone, head_names
+        from ftlib.models.sizes import check_room
 
         name = type(model).__name__
         if "past_key_values" not in inspect.signature(backbone(model).forward).parameters:
@@ -87,12 +93,7 @@ class Prefix(Strategy):
         if unknown_heads:
             raise UnsupportedError(f"prefix cannot train the head {', '.join(unknown_heads)} of {name}; choose lora.")
         room = getattr(model.config, "max_position_embeddings", 1 << 30) - _reserved_positions(model)
-        needed = problem.max_length + self.num_virtual_tokens
-        if needed > room:
-            raise UnsupportedError(
-                f"prefix: max_length {problem.max_length} + num_virtual_tokens {self.num_virtual_tokens} = {needed} "
-                f"tokens, but {name} has {room} positions; lower one of them."
-            )
+        check_room(problem.max_length, self.num_virtual_tokens, room, self.name)
 
 
 def _reserved_positions(model: PreTrainedModel) -> int:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ftlib.errors import UnsupportedError
 from ftlib.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
 
 
@@ -36,37 +36,19 @@ class PromptTuning(Strategy):
     head_learning_rate_ratio: float = Field(0.1, gt=0)
     """The head's rate as a share of the virtual tokens', which is `learning_rate`."""
 
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Refuse a model without positions for the virtual tokens."""
+        return size.with_virtual_tokens(self.num_virtual_tokens, problem.most_tokens(), self.name)
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Freeze all but the head, and append trainable rows to the word embeddings.
 
         Raises:
             UnsupportedError: If the model has no positions left for the virtual tokens.
         """
-        import torch
+        from ftlib.strategies._virtual_tokens import insert
 
-        from ftlib.models.layers import head_parameters
-        from ftlib.models.virtual_tokens import VirtualTokens, attach, attached
-        from ftlib.training.embeddings import append_rows, learn_rows
-
-        before = attached(model)
-        old = before.ids if before else ()
-        self._check_room(model, problem, len(old))
-        num_leading, next_id = _layout(model)
-        first = max((*(i + 1 for i in old), next_id))
-        new = tuple(range(first, first + self.num_virtual_tokens))
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        table: Any = model.get_input_embeddings()
-        size = table.num_embeddings
-        append_rows(model, new[-1] + 1)
-        with torch.no_grad():
-            table = model.get_input_embeddings()
-            weight = table.weight
-            weight[list(new)] = weight[torch.randperm(min(size, next_id))[: len(new)]]
-        learn_rows(model, torch.tensor(new))
-        for parameter in head_parameters(model):
-            parameter.requires_grad_(True)
-        attach(model, VirtualTokens((*old, *new), before.position if before else num_leading))
+        insert(model, problem, self.num_virtual_tokens, self.name)
         return model
 
     def parameter_groups(
@@ -85,23 +67,3 @@ class PromptTuning(Strategy):
 
         restore(model)
         return model
-
-    def _check_room(self, model: PreTrainedModel, problem: Problem, before: int) -> None:
-        from ftlib.models.layers import unwrapped
-
-        config = unwrapped(model).config
-        positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", 1 << 30)
-        longest = problem.most_tokens(model)
-        needed = longest + before + self.num_virtual_tokens
-        if needed > positions:
-            raise UnsupportedError(
-                f"prompt_tuning: max_length {longest} + {before + self.num_virtual_tokens} virtual tokens "
-                f"= {needed} tokens, but the model has {positions} positions; lower one of them."
-            )
-
-
-def _layout(model: PreTrainedModel) -> tuple[int, int]:
-    layout: Any = getattr(model, "token_layout", None)
-    if layout is None:  # a model that checkpoints.load did not open
-        return 1, int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    return layout.num_leading, layout.next_id

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from ftlib.errors import ParamsError, unknown
 from ftlib.targets import reading as read
+from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.metrics import LOWER_IS_BETTER, Metric, compute, per_label
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class Target:
         """
         return self.kind
 
+    @property
+    def candidate_features(self) -> tuple[str, ...]:
+        """What tells good candidates from bad ones beside support, for stacks: `ftlib.targets.candidate_features`."""
+        return ()
+
     def over(self, layout: Layout | None) -> Self:
         """Return this target for rows of that layout."""
         return replace(self, layout=layout)
@@ -138,13 +144,30 @@ class Target:
 
     # -- training ----------------------------------------------------------------------------------
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the scalar loss of a batch.
 
         Args:
             logits: Model outputs, shape (batch_size, num_outputs).
             labels: As `encode` gives them.
+            shape: How labels count; of `shapes`.
         """
+        raise NotImplementedError
+
+    def consistency(self, one: Tensor, other: Tensor, labels: Tensor) -> Tensor:
+        """Return how far two passes over a batch, with other dropout, are apart: a scalar for R-Drop.
+
+        Args:
+            one: Logits, as in `loss`.
+            other: Logits of the other pass.
+            labels: As in `loss`.
+        """
+        from ftlib.targets.losses import two_way_divergence
+
+        return two_way_divergence(one, other)
+
+    def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
+        """Return a weight for each label, the higher the rarer it is in `labels` (as `encode` gives them, flat)."""
         raise NotImplementedError
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -226,6 +249,17 @@ class Target:
         None where `ftlib.evaluation.measures` knows one, or has to compute it resample by resample.
         """
         return None
+
+    def _of_all_rows(self, metric: str) -> Metric:
+        """Return a metric as `_metrics` holds it, of a target whose `measure` knows it: every row counts once."""
+
+        def value(scores: np.ndarray, predicted: np.ndarray, references: np.ndarray) -> float:
+            import numpy as np
+
+            measured = self.measure(metric, scores, references)
+            return float(measured(np.ones((1, self.num_rows(references))))[0])  # type: ignore[misc]
+
+        return value
 
     def _metrics(self) -> dict[str, Metric]:
         raise NotImplementedError

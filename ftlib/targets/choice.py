@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.errors import DataError
 from ftlib.targets import reading as read
-from ftlib.targets._losses import softened_divergence
 from ftlib.targets.base import Target
+from ftlib.targets.losses import PLAIN, LossShape, cross_entropy, softened_divergence
 from ftlib.targets.metrics import Metric, bin_gaps, bins
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class Choice(Target):
     def unit_kind(self) -> str:
         """Candidates, compared within their row."""
         return "candidate"
+
+    @property
+    def candidate_features(self) -> tuple[str, ...]:
+        """The members' mean: every member has a probability for every choice, which leaves little else to tell."""
+        return ("mixture",)
 
     # -- gold answers ------------------------------------------------------------------------------
 
@@ -91,16 +96,15 @@ class Choice(Target):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the cross-entropy over each row's choices.
 
         Args:
             logits: Shape (batch_size, most choices of a row), very low where a row has fewer.
             labels: The position of the right choice, shape (batch_size,).
+            shape: How rows count.
         """
-        from torch.nn import functional as F
-
-        return F.cross_entropy(logits.float(), labels)
+        return cross_entropy(logits, labels, shape)
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence over each row's choices, times the temperature squared."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ftlib.errors import ParamsError
 from ftlib.targets import reading as read
 from ftlib.targets.base import Target
+from ftlib.targets.losses import PLAIN, LossShape, binary_cross_entropy, binary_two_way_divergence
 from ftlib.targets.metrics import MULTI_LABEL, Metric, clipped
 
 if TYPE_CHECKING:
@@ -69,11 +70,21 @@ class MultiLabel(Target):
         hot[rows, read.ids(array.flatten(), self.labels)] = 1
         return hot
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the binary cross-entropy, mean over rows and labels."""
-        from torch.nn import functional as F
+        return binary_cross_entropy(logits, labels, shape)
 
-        return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+    def consistency(self, one: Tensor, other: Tensor, labels: Tensor) -> Tensor:
+        """Return both divergences between each label's probabilities, mean over rows and labels."""
+        return binary_two_way_divergence(one, other)
+
+    def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
+        """Return rows without a label / rows with it; 1 for a label without rows."""
+        import numpy as np
+
+        counts = labels.reshape(-1, len(self.labels)).sum(0)
+        total = labels.size // len(self.labels)
+        return tuple(np.where(counts > 0, (total - counts) / np.maximum(counts, 1), 1.0).tolist())
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the binary cross-entropy with softened sigmoids, label by label, times the temperature squared."""

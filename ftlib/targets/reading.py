@@ -10,6 +10,7 @@ import re
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from ftlib.columns import as_text
 from ftlib.errors import DataError, ParamsError, unknown
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MISSING = "missing label"
-NOT_A_NUMBER = "label is not a number"
+NOT_A_NUMBER = "label is not a number:"
 IS_A_LIST = "label is a list, expected one label (multi_label: true takes lists)"
 IS_NESTED = "label is an object, expected a name or an id"
 
@@ -137,6 +138,11 @@ def _integer(text: str) -> int:
 
 def unknown_reason(values: pa.Array) -> pa.Array:
     """Return, for each name, the reason that it is none of the labels; long ones are cut."""
+    return _showing("unknown label", values)
+
+
+def _showing(what: str, values: pa.Array) -> pa.Array:
+    """Return, for each text, what is wrong with it and itself, cut where it is long."""
     import pyarrow.compute as pc
 
     shown = pc.if_else(
@@ -144,7 +150,7 @@ def unknown_reason(values: pa.Array) -> pa.Array:
         pc.binary_join_element_wise(pc.utf8_slice_codeunits(values, 0, 37), "...", ""),
         values,
     )
-    return pc.binary_join_element_wise("unknown label '", shown, "'", "")
+    return pc.binary_join_element_wise(f"{what} '", shown, "'", "")
 
 
 def in_order(values: Sequence[str]) -> tuple[str, ...]:
@@ -235,7 +241,11 @@ def numbers(array: pa.Array) -> tuple[pa.Array, pa.Array]:
         readable = pc.fill_null(pc.match_substring_regex(text, _NUMBER), False)
         values = pc.cast(pc.if_else(readable, text, pa.scalar(None, pa.string())), pa.float64())
     usable = pc.fill_null(pc.less_equal(pc.abs(values), _LARGEST), False)
-    reasons = reason(missing, MISSING, reason(pc.invert(usable), NOT_A_NUMBER))
+    strange = pc.and_not(pc.invert(usable), missing)
+    reasons = reason(missing, MISSING)
+    if pc.any(strange).as_py():
+        shown = pc.fill_null(flat(as_text(array)), "null")  # a list that holds nothing but nulls
+        reasons = pc.if_else(strange, _showing(NOT_A_NUMBER, shown), reasons)
     return pc.if_else(usable, values, pa.scalar(None, pa.float64())), reasons
 
 

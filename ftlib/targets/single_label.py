@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ftlib.targets import reading as read
-from ftlib.targets._losses import softened_divergence
 from ftlib.targets.base import Target
+from ftlib.targets.losses import PLAIN, LossShape, cross_entropy, softened_divergence
 from ftlib.targets.metrics import SINGLE_LABEL, TWO_LABELS, Metric, clipped
 
 if TYPE_CHECKING:
@@ -53,11 +53,16 @@ class SingleLabel(Target):
         """Return label ids, int64, shape (N,)."""
         return read.ids(read.flat(column), self.labels)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the cross-entropy."""
-        from torch.nn import functional as F
+        return cross_entropy(logits, labels, shape)
 
-        return F.cross_entropy(logits.float(), labels)
+    def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
+        """Return rows / (labels x rows of the label), as scikit-learn's "balanced"; 0 for a label without rows."""
+        import numpy as np
+
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.labels))
+        return tuple((counts.sum() / (len(counts) * np.maximum(counts, 1)) * (counts > 0)).tolist())
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence of softened probabilities, times the temperature squared."""

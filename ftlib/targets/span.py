@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.targets import reading as read
-from ftlib.targets._losses import softened_divergence
 from ftlib.targets._squad import compared, golds, normalised
 from ftlib.targets.base import Target
+from ftlib.targets.losses import PLAIN, LossShape, cross_entropy, softened_divergence
 from ftlib.targets.metrics import Metric
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ class Span(Target):
         """Candidates."""
         return "candidate"
 
+    @property
+    def candidate_features(self) -> tuple[str, ...]:
+        """How far a span covers the others, and who puts it first; that it is no answer, where it may be none."""
+        return ("mixture", "votes", "overlap", *(("empty",) if self.no_answer else ()))
+
     def _texts(self, units: np.ndarray | None = None) -> list[str]:
         layout = self.laid_out
         if layout.units is None:
@@ -105,16 +110,15 @@ class Span(Target):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the mean cross-entropy of where answers begin and end.
 
         Args:
             logits: Shape (batch_size, length, 2), impossible places far below the others.
             labels: Places of the first and the last token, shape (batch_size, 2).
+            shape: How rows count.
         """
-        from torch.nn import functional as F
-
-        return F.cross_entropy(logits.float(), labels)
+        return cross_entropy(logits, labels, shape)
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence of softened places, times the temperature squared.

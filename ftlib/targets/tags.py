@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ftlib.targets import reading as read
 from ftlib.targets import tag_reading
 from ftlib.targets.base import Target
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, cross_entropy, two_way_divergence
 from ftlib.targets.metrics import Metric, clipped
 from ftlib.targets.single_label import SingleLabel
 from ftlib.targets.tag_reading import Scheme
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ftlib.targets.base import Column
-
-IGNORED = -100
-"""The label of tokens that carry none."""
 
 WORDS = ("accuracy", "log_loss")
 OF_SPANS = ("f1", "precision", "recall", "f1_macro", "precision_macro", "recall_macro", "f1_weighted", *WORDS)
@@ -100,17 +98,24 @@ class Tags(Target):
 
     # -- training ----------------------------------------------------------------------------------
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the cross-entropy, mean over the tokens that have a label.
 
         Args:
             logits: Shape (batch_size, num_tokens, num_labels).
             labels: Shape (batch_size, num_tokens); -100 where a token has none.
+            shape: How tags count.
         """
-        from torch.nn import functional as F
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), shape)
 
-        total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        return total / (labels != IGNORED).sum().clamp(min=1)
+    def consistency(self, one: Tensor, other: Tensor, labels: Tensor) -> Tensor:
+        """Return both divergences, mean over the tokens that have a label."""
+        known = labels != IGNORED
+        return two_way_divergence(one[known], other[known])
+
+    def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
+        """Return words / (tags x words of the tag); 0 for a tag without words."""
+        return self._word.balanced_weights(labels)
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence of softened probabilities, mean over words.

@@ -31,6 +31,9 @@ Quality = Literal["chrf", "rougeL", "bleu"]
 PAIRS_REMEMBERED = 1 << 16
 """Pairs of texts whose statistics are kept: every fusion and the evaluation ask for the same ones."""
 
+ROWS_REMEMBERED = 1 << 12
+"""Rows whose texts' likeness to each other is kept: every fold of a cross-fitted stack asks for the same ones."""
+
 QUALITY, EXACT = 0, 1
 BLEU = slice(2, 12)
 CHRF = slice(12, 30)
@@ -116,10 +119,17 @@ def likeness(texts: Sequence[str], utility: Quality, *, lowercase: bool = False)
     Returns:
         Shape (num_texts, num_texts): row i, column j is text i measured against text j.
     """
+    return _likeness(tuple(texts), utility, lowercase)
+
+
+@lru_cache(maxsize=ROWS_REMEMBERED)
+def _likeness(texts: tuple[str, ...], utility: Quality, lowercase: bool) -> np.ndarray:
     import numpy as np
 
     compare = {"chrf": _chrf_pairs, "bleu": _bleu_pairs, "rougeL": _rouge_pairs}[utility]
-    return np.array(compare(texts, lowercase)).reshape(len(texts), len(texts))
+    found = np.array(compare(texts, lowercase)).reshape(len(texts), len(texts))
+    found.flags.writeable = False  # it is kept
+    return found
 
 
 def expected_utility(texts: Sequence[str], shares: np.ndarray, utility: Quality) -> np.ndarray:

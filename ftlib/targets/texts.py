@@ -58,6 +58,11 @@ class Texts(Target):
         """Candidates, compared within their row."""
         return "candidate"
 
+    @property
+    def candidate_features(self) -> tuple[str, ...]:
+        """How like the others a text is, by what texts are judged by; who proposes it; its length."""
+        return ("mixture", "rank", "proposals", "votes", "length", f"likeness:{self.measuring.quality}")
+
     # -- gold texts --------------------------------------------------------------------------------
 
     def parse(self, column: Column) -> tuple[pa.Array, pa.Array]:
@@ -146,13 +151,8 @@ class Texts(Target):
 
     # -- measures ----------------------------------------------------------------------------------
 
-    def measure(
-        self, metric: str, scores: np.ndarray, references: np.ndarray
-    ) -> Callable[[np.ndarray], np.ndarray] | None:
+    def measure(self, metric: str, scores: np.ndarray, references: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return a metric as a function of row counts: sums of statistics, then the metric of the sums."""
-        return self._measure(metric, scores, references)
-
-    def _measure(self, metric: str, scores: np.ndarray, references: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         if metric in CORPUS:
             return self._of_sums(metric, self._chosen(scores, references))
         if metric == "meteor" and not of.has_wordnet():
@@ -180,17 +180,10 @@ class Texts(Target):
 
     def _metrics(self) -> dict[str, Metric]:
         names = (*CORPUS, *of.MEANS, "exact_match", "risk")
-        return {name: self._metric_of(name) for name in names}
+        return {name: self._of_all_rows(name) for name in names} | {"meteor": self._meteor}
 
-    def _metric_of(self, name: str) -> Metric:
-        def metric(scores: np.ndarray, predicted: np.ndarray, references: np.ndarray) -> float | None:
-            import numpy as np
-
-            if name == "meteor" and not of.has_wordnet():
-                return None
-            return float(self._measure(name, scores, references)(np.ones((1, self.num_rows(references))))[0])
-
-        return metric
+    def _meteor(self, scores: np.ndarray, predicted: np.ndarray, references: np.ndarray) -> float | None:
+        return self._of_all_rows("meteor")(scores, predicted, references) if of.has_wordnet() else None
 
     def higher_is_better(self, metric: str) -> bool:
         """Return whether a larger value of a metric is a better one."""

@@ -170,13 +170,8 @@ class TokenLikelihood(Target):
 
     # -- measures ----------------------------------------------------------------------------------
 
-    def measure(
-        self, metric: str, scores: np.ndarray, references: np.ndarray
-    ) -> Callable[[np.ndarray], np.ndarray] | None:
+    def measure(self, metric: str, scores: np.ndarray, references: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Return a metric as a function of row counts: a quotient of sums over tokens."""
-        return self._measure(metric, scores, references)
-
-    def _measure(self, metric: str, scores: np.ndarray, references: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         import numpy as np
 
         accuracy = metric == "accuracy"
@@ -190,15 +185,7 @@ class TokenLikelihood(Target):
         return measured
 
     def _metrics(self) -> dict[str, Metric]:
-        return {name: self._metric_of(name) for name in ("perplexity", "log_loss", "accuracy")}
-
-    def _metric_of(self, name: str) -> Metric:
-        def metric(scores: np.ndarray, predicted: np.ndarray, references: np.ndarray) -> float:
-            import numpy as np
-
-            return float(self._measure(name, scores, references)(np.ones((1, self.num_rows(references))))[0])
-
-        return metric
+        return {name: self._of_all_rows(name) for name in ("perplexity", "log_loss", "accuracy")}
 
     def higher_is_better(self, metric: str) -> bool:
         """Return whether a larger value of a metric is a better one."""

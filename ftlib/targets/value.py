@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.targets import reading as read
 from ftlib.targets.base import Target
+from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.metrics import VALUE, Metric
 
 if TYPE_CHECKING:
@@ -52,11 +53,15 @@ class Value(Target):
         read.check_complete(array)
         return np.asarray(array, dtype=np.float32)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
         """Return the mean squared error."""
         from torch.nn import functional as F
 
         return F.mse_loss(logits.float().squeeze(-1), labels.float())
+
+    def consistency(self, one: Tensor, other: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean squared difference."""
+        return (one.float() - other.float()).square().mean()
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the mean squared error to the teacher's numbers."""

@@ -134,8 +134,6 @@ def train(
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.layers import count
     from ftlib.models.peft_models import merged
-    from ftlib.training.batches import Rows
-    from ftlib.training.trainer import fit, measured_as_it_is
 
     strategy.check(problem)
     if len(train_rows) == 0:
@@ -145,20 +143,16 @@ def train(
     num_trainable = count(model).trainable
     started = time.perf_counter()
     adapted = Checkpoint(model, tokenizer)
-    if strategy.trains:
-        fitted = fit(
-            adapted,
-            Rows.from_table(train_rows, tokenizer, problem),
-            validation_rows,
-            problem=problem,
-            strategy=strategy,
-            settings=settings,
-            seed=seed,
-            scratch=scratch,
-            name=name,
-        )
-    else:
-        fitted = measured_as_it_is(adapted, validation_rows, problem, settings)
+    fitted = strategy.learn(
+        adapted,
+        train_rows,
+        validation_rows,
+        problem=problem,
+        settings=settings,
+        seed=seed,
+        scratch=scratch,
+        name=name,
+    )
     seconds = time.perf_counter() - started
     finished = Checkpoint(strategy.finish(model).eval(), tokenizer)
     facts = _facts(finished.model, num_trainable)

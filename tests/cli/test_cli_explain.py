@@ -30,7 +30,7 @@ def first_word(served: Any, rows: Any, *, method: str, label: str | None) -> lis
 
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftlib.serving.answering.resolve", lambda model: model)
+    monkeypatch.setattr("ftlib.serving.finding.resolve", lambda model: model)
     monkeypatch.setattr("ftlib.serving.answering.load", lambda folder: Oracle())
     monkeypatch.setattr("ftlib.explaining.explain.explain", first_word)
     Path("tickets.csv").write_text("message\ngood day\nwhat a mess\ngood grief\n")

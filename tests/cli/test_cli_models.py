@@ -44,12 +44,12 @@ class Oracle:
         scores = answers[["score:bad", "score:good"]].to_numpy(dtype=float)[answered]
         reasons = pa.array(answers["reason"].tolist(), pa.string())
         table = pa.table({"text": rows["text"].combine_chunks()})
-        return Scored(table, table, reasons, answered, scores, None, None)
+        return Scored(table, reasons, answered, scores, None, None)
 
 
 @pytest.fixture(autouse=True)
 def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ftlib.serving.answering.resolve", lambda model: model)
+    monkeypatch.setattr("ftlib.serving.finding.resolve", lambda model: model)
     monkeypatch.setattr("ftlib.serving.answering.load", lambda folder: Oracle())
 
 
@@ -131,6 +131,8 @@ def test_evaluate_without_a_usable_row_says_why(ftlib):
     result = ftlib("evaluate", "m", "rows.csv")
     assert result.code == 2
     assert result.err == "no row can be measured: 2 unknown label 'meh'.\n"
+    Path("rows.csv").write_text("text,label\n" + "".join(f"good,label{i}\n" for i in range(9)))
+    assert ftlib("evaluate", "m", "rows.csv").err == "no row can be measured: 9 unknown label.\n"
 
 
 # -- compare -----------------------------------------------------------------------------------------

@@ -105,6 +105,12 @@ def test_numbers_do_not_conflict_but_equal_rows_are_duplicates(rows, problem):
     assert cleaned.rejected["label"].to_pylist() == ["1"]
 
 
+def test_labels_that_are_no_numbers_are_shown_and_count_as_one_kind(rows, problem):
+    cleaned = clean(rows(["a", "b", "c"], ["1", "3,8", "five"]), problem("text_regression"), Cleaning(**EVERYTHING))
+    assert cleaned.rejected["reason"].to_pylist() == ["label is not a number: '3,8'", "label is not a number: 'five'"]
+    assert cleaned.summary["rejected"] == {"label is not a number": 2}
+
+
 def test_sets_of_labels_are_equal_in_any_order(rows, problem):
     table = rows(["a", "a", "b", "b", "c"], [["x", "y"], ["y", "x"], ["x"], ["y"], []])
     cleaned = clean(table, problem(multi_label=True), Cleaning(**EVERYTHING))

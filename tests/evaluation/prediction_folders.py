@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ftlib.ensembling import References, fit, read_rows, read_scores
-from ftlib.evaluation.evaluate import Evaluated, Evaluation, evaluate
+from ftlib.evaluation.evaluate import Artifacts, Evaluated, Evaluation, evaluate
 from ftlib.files import write_json, write_table
 from ftlib.fusion.base import Fusion
 from ftlib.problems.base import Problem
@@ -46,15 +46,8 @@ class Folders:
     fusions: dict[str, tuple[Fusion, Path]]
 
     def evaluate(self, **settings: Any) -> Evaluated:
-        return evaluate(
-            problem=self.problem,
-            settings=Evaluation(**settings),
-            splits=self.splits,
-            members=self.members,
-            checkpoints=self.checkpoints,
-            fusions=self.fusions,
-            seed=7,
-        )
+        artifacts = Artifacts(self.splits, self.members, self.checkpoints, self.fusions)
+        return evaluate(artifacts, problem=self.problem, settings=Evaluation(**settings), seed=7)
 
 
 def folders(

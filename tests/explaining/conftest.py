@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,21 +21,23 @@ PROBLEMS = {
     "relation": {"name": "relation_classification", "labels": ["born_in", "causes"]},
 }
 
+HEADS = ("classifier", "score", "pre_classifier", "qa_outputs", "classification_head")
+
 
 @pytest.fixture
 def member(tiny_model: Callable[..., Path]) -> Callable[..., Member]:
     """Return a member with a random head that has an opinion, by problem, seed and architecture."""
     import torch
 
-    def give(kind: str = "single", seed: int = 0, architecture: str = "bert", position: int = 0) -> Member:
-        problem = Problem.model_validate(PROBLEMS[kind])
+    def give(kind: str | Problem = "single", seed: int = 0, architecture: str = "bert", position: int = 0) -> Member:
+        problem = kind if isinstance(kind, Problem) else Problem.model_validate(PROBLEMS[kind])
         torch.manual_seed(seed)
         checkpoint = checkpoints.load(tiny_model(architecture), problem)
         with torch.no_grad():
             for name, values in checkpoint.model.named_parameters():
-                if name.startswith(("classifier", "score", "pre_classifier")) and values.ndim == 2:
+                if name.startswith(HEADS) and values.ndim == 2:
                     values.normal_(std=0.3)
-        return Member(f"m{seed}", position, checkpoint, f"{architecture}-{seed}", checkpoint.tokenizer)
+        return Member(f"m{seed}", position, checkpoint, f"{architecture}-{seed}")
 
     return give
 
@@ -43,8 +46,8 @@ def member(tiny_model: Callable[..., Path]) -> Callable[..., Member]:
 def served(member: Callable[..., Member]) -> Callable[..., Served]:
     """Return a served model of one member."""
 
-    def give(kind: str = "single", **of: object) -> Served:
-        problem = Problem.model_validate(PROBLEMS[kind])
-        return Served("m0", problem, Cleaning(), (member(kind, **of),), None, 1)
+    def give(kind: str | Mapping[str, Any] = "single", **of: Any) -> Served:
+        problem = Problem.model_validate(PROBLEMS[kind] if isinstance(kind, str) else kind)
+        return Served("m0", problem, Cleaning(), (member(problem, **of),), None, 1)
 
     return give

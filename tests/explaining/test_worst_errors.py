@@ -53,11 +53,15 @@ def test_a_member_at_weight_0_is_not_opened(members, tmp_path: Path):
     assert fused == alone
 
 
-def test_what_cannot_be_explained_has_its_reason_and_opens_no_model():
-    problem = Problem.model_validate("question_answering")
-    found = explain_errors(ERRORS, best="m0", problem=problem, members={}, fusions={}, number=2)
+def test_what_cannot_be_explained_has_its_reason_and_opens_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(WeightedMean, "weights", lambda self: None, raising=True)
+    monkeypatch.setattr(WeightedMean, "save", lambda self, folder: None)
+    monkeypatch.setattr(WeightedMean, "load", classmethod(lambda cls, folder: cls("single_label", "scores", (1.0,))))
+    gone = {"m0": tmp_path / "nowhere"}
+    fusions = weighted(tmp_path / "fused", (1.0,))
+    found = explain_errors(ERRORS, best="weighted", problem=PROBLEM, members=gone, fusions=fusions, number=2)
     assert found["explanations"] == []
-    assert found["reason"].startswith("question_answering cannot be explained: ")
+    assert found["reason"].startswith("fusion 'weighted' gives its members no weights")
 
 
 def test_none_are_explained_where_none_are_asked_for():

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import servers
-from flows.servers import Server
+from flows import processes, servers
+from flows.processes import Server
 from ftlib.errors import FtlibError
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -31,15 +31,15 @@ def started(home: Path) -> Iterator[Callable[..., Server]]:
     """Return a function that starts a process in the way of a server, and records it."""
     made: list[Server] = []
 
-    def start(command: list[str] = SLEEPER, name: servers.Name = "worker") -> Server:
+    def start(command: list[str] = SLEEPER, name: processes.Name = "worker") -> Server:
         home.mkdir(parents=True, exist_ok=True)
-        server = servers._start(name, command, "", {})
+        server = processes.start(name, command, "", {})
         made.append(server)
-        servers._record(made)
+        processes.record(made)
         return server
 
     yield start
-    servers._record(made)
+    processes.record(made)
     servers.down()
 
 
@@ -74,9 +74,9 @@ def test_a_process_that_got_the_id_of_ours_is_left_alone(started: Callable[..., 
     stranger = subprocess.Popen(SLEEPER)
     try:
         ours = started()
-        servers._record([replace(ours, pid=stranger.pid, command=("something", "else"))])
+        processes.record([replace(ours, pid=stranger.pid, command=("something", "else"))])
         assert servers.down() == ()
-        servers._record([replace(ours, pid=stranger.pid, started=ours.started - 1000)])
+        processes.record([replace(ours, pid=stranger.pid, started=ours.started - 1000)])
         assert servers.status()[2].state == "stopped"
         assert servers.down() == ()
         assert stranger.poll() is None
@@ -96,31 +96,31 @@ def test_stale_and_damaged_records_are_no_trouble(home: Path, started: Callable[
 
 def test_a_server_that_lives_but_does_not_answer_is_told_and_not_used(started: Callable[..., Server]) -> None:
     silent = replace(started(name="prefect"), url="http://127.0.0.1:9")
-    servers._record([silent])
+    processes.record([silent])
     assert servers.status()[0].state == "no answer"
     assert servers.prefect_api() is None
 
 
 def test_a_taken_port_is_replaced_by_a_free_one() -> None:
     with socket.socket() as taken:
-        taken.bind((servers.HOST, 0))
+        taken.bind((processes.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert servers._free_port(port) not in (0, port)
-    assert servers._free_port(port) == port
+        assert processes.free_port(port) not in (0, port)
+    assert processes.free_port(port) == port
 
 
 def test_a_server_that_ends_at_once_is_told_with_the_end_of_its_log(started: Callable[..., Server]) -> None:
     server = started([sys.executable, "-c", "print('first'); print('no such database'); raise SystemExit(3)"])
     with pytest.raises(FtlibError, match=r"worker ended: no such database. Its log is .*worker.log"):
-        servers._wait(server, lambda: False)
+        processes.wait(server, lambda: False)
 
 
 def test_two_at_once_wait_for_each_other(home: Path) -> None:
     script = (
-        "from flows import servers; exec('with servers._only_one(\"servers.lock\"): print(1, flush=True); input()')"
+        "from flows import processes; exec('with processes.only_one(\"servers.lock\"): print(1, flush=True); input()')"
     )
-    with servers._only_one("servers.lock"):
+    with processes.only_one("servers.lock"):
         other = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert other.stdout is not None
         time.sleep(0.5)

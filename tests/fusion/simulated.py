@@ -39,7 +39,7 @@ METHODS = (
     {"name": "stacking"},
     {"name": "stacking", "learner": "gradient_boosting", "num_trees": 8},
 )
-ELSEWHERE = frozenset({"minimum_bayes_risk", "span_voting"})
+ELSEWHERE = frozenset({"minimum_bayes_risk", "span_voting", "token_averaging"})
 """Fusions for one target alone, tested with it."""
 
 

@@ -10,7 +10,6 @@ from scipy.optimize import nnls
 from scipy.special import expit, softmax
 from simulated import fusion, main_metric, simulated
 
-from ftlib.errors import DataError
 from ftlib.evaluation.measures import value_of
 from ftlib.fusion._learners import boosted, linear, ridge
 from ftlib.fusion.greedy import _objective, select
@@ -237,9 +236,9 @@ def test_exported_trees_are_scikit_learns(regression: bool):
     noisy = inputs.mean(-1) + inputs[..., 0] * inputs[..., 1] + 0.3 * random.normal(size=(1, 300))
     wanted = noisy if regression else (noisy > 0).astype(int)
     settings = {"max_depth": 3, "learning_rate": 0.2, "subsample": 0.6}
-    learner = boosted(inputs, wanted, regression=regression, num_trees=15, seed=3, **settings)
+    learner = boosted(inputs, wanted, num_scores=3, regression=regression, num_trees=15, seed=3, **settings)
     make = GradientBoostingRegressor if regression else GradientBoostingClassifier
-    model = make(init=_MembersMean(), n_estimators=15, min_samples_leaf=10, random_state=3, **settings).fit(
+    model = make(init=_MembersMean(3), n_estimators=15, min_samples_leaf=10, random_state=3, **settings).fit(
         inputs[0], wanted[0]
     )
     expected = model.predict(inputs[0]) if regression else model.decision_function(inputs[0])
@@ -280,12 +279,20 @@ def test_a_label_that_no_row_or_every_row_has_keeps_the_members_mean(filled: flo
 
 
 @pytest.mark.parametrize("learner", ["logistic_regression", "gradient_boosting"])
-@pytest.mark.parametrize("kind", ["two labels", "five labels", "multi_label", "value"])
-def test_rows_with_one_answer_only_are_refused_with_a_remedy(kind: str, learner: str):
+@pytest.mark.parametrize("kind", ["two labels", "five labels", "multi_label", "value", "words", "choices", "spans"])
+def test_rows_that_tell_no_answer_from_another_leave_the_members_mean_and_it_is_said(
+    kind: str, learner: str, caplog, tmp_path
+):
     target, scores, references = simulated(kind)
     same = np.repeat(references[:1], len(references), axis=0)
-    with pytest.raises(DataError, match=r"same answer.*use averaging"):
-        fusion({"name": "stacking", "learner": learner}).fit(scores, same, target, seed=0)
+    method = fusion({"name": "stacking", "learner": learner})
+    with caplog.at_level(logging.WARNING):
+        combiner = method.fit(scores, same, target, seed=0)
+    assert "members' mean instead" in caplog.text
+    combiner.save(tmp_path)
+    loaded = type(method).load(tmp_path)
+    assert "members' mean instead" in loaded.note
+    np.testing.assert_allclose(loaded(scores, target.layout), scores.mean(0))
 
 
 def test_moved_decisions_have_a_better_f1_than_calibrated_ones():

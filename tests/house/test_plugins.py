@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,9 @@ from ftlib.plugins import Plugin, Section, plugins_in
 from ftlib.problems.base import Problem
 from ftlib.steps import digest_json
 from ftlib.strategies.base import Strategy
+from tests import contracts
 
+ROOT = Path(__file__).parents[2]
 BASES = (Source, Fusion, Problem, Strategy)
 ALL = [(base, name) for base in BASES for name in base.available()]
 
@@ -80,3 +85,12 @@ def test_unknown_always_says_something_helpful(name: str, available: list[str]):
     line = unknown("thing", name, available)
     assert repr(name) in line
     assert "Did you mean" in line or "Expected one of" in line
+
+
+def test_the_strategy_that_the_guide_shows_keeps_the_contract(tiny_model, tmp_path, monkeypatch):
+    guide = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    source = guide.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "norm_tuning.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    strategy = importlib.import_module("norm_tuning").NormTuning()
+    contracts.check_gradients(strategy, Problem.named("text_classification")(), tiny_model("bert"))

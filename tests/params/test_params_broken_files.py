@@ -185,7 +185,7 @@ BROKEN = [
         "learning_rate: 5e-5",
         "  ",
         [
-            "p.yaml:13: training: is empty; expected a mapping with the keys learning_rate, num_train_epochs, batch_size, warmup_ratio, lr_scheduler_type, weight_decay, max_grad_norm, evaluations_per_epoch and more. Remove the key to use the default."
+            "p.yaml:13: training: is empty; expected a mapping with the keys learning_rate, num_train_epochs, batch_size, micro_batch_size, gradient_checkpointing, warmup_ratio, lr_scheduler_type, weight_decay and more. Remove the key to use the default."
         ],
         id="empty section",
     ),
@@ -299,10 +299,8 @@ BROKEN = [
     ),
     pytest.param(
         "- averaging",
-        "- avraging",
-        [
-            "p.yaml:25: fusions.0: unknown fusion 'avraging'. Did you mean 'averaging' or 'rank_averaging'? `ftlib list fusions` names all."
-        ],
+        "- greedi",
+        ["p.yaml:25: fusions.0: unknown fusion 'greedi'. Did you mean 'greedy'? `ftlib list fusions` names all."],
         id="unknown fusion",
     ),
     pytest.param(

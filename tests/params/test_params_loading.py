@@ -141,3 +141,23 @@ def test_every_missing_input_is_told_at_once(inputs: SimpleNamespace, monkeypatc
     assert "data/train.tsv" in lines[0]
     assert "'sentense'" in lines[1]
     assert lines[2] == "base_model 'models/tiny': there is no such folder."
+
+
+@pytest.mark.parametrize(
+    ("source", "needed"),
+    [
+        ("csv", "csv needs a path; write {name: csv, path: data/train.csv}."),
+        ("{name: huggingface}", "huggingface needs a path; write {name: huggingface, path: nyu-mll/glue}."),
+        ("support_requests", None),
+    ],
+)
+def test_a_source_without_the_path_that_it_needs_is_told_with_its_line(
+    source: str, needed: str | None, good: str, params_file: Write
+):
+    text = good.replace("train: data/train.tsv", f"train: {source}")
+    if needed is None:
+        load_experiment(params_file(text))
+        return
+    with pytest.raises(ParamsError) as caught:
+        load_experiment(params_file(text))
+    assert list(caught.value.problems) == [f"p.yaml:10: data.sources.train: {needed}"]

@@ -9,8 +9,8 @@ import torch
 
 from ftlib.models.checkpoints import Checkpoint
 from ftlib.prediction import predict
-from ftlib.problems._places import IGNORED
 from ftlib.problems.causal_language_modeling import CausalLanguageModeling
+from ftlib.targets.losses import IGNORED
 from tests.problems.language_models import TinyModel, batch_of, encoded, opened
 
 PROBLEM = CausalLanguageModeling(max_length=16)

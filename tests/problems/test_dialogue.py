@@ -15,9 +15,9 @@ from ftlib.errors import CheckpointError
 from ftlib.models.checkpoints import Checkpoint, load_tokenizer
 from ftlib.prediction import predict
 from ftlib.problems import _causal, _chat
-from ftlib.problems._places import IGNORED
 from ftlib.problems.dialogue import Dialogue
 from ftlib.strategies.base import Strategy
+from ftlib.targets.losses import IGNORED
 from tests.problems.language_models import TinyModel, batch_of, encoded, opened
 
 PROBLEM = Dialogue(max_length=96, max_answer_tokens=12)

@@ -16,8 +16,8 @@ from ftlib.fusion.base import Fusion
 from ftlib.fusion.weighted import Weighted
 from ftlib.models.checkpoints import Checkpoint
 from ftlib.prediction import predict
-from ftlib.problems._places import IGNORED
 from ftlib.problems.masked_language_modeling import MaskedLanguageModeling, hide
+from ftlib.targets.losses import IGNORED
 from tests.problems.language_models import TinyModel, batch_of, encoded, opened
 
 PROBLEM = MaskedLanguageModeling(mask_ratio=0.3, num_candidates=5)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sacrebleu
 import torch
@@ -25,7 +26,7 @@ from ftlib.strategies.base import Strategy
 from ftlib.training import stage
 from ftlib.training.batches import Rows
 from tests import contracts
-from tests.samples import check_one_answer, run_sample
+from tests.samples import Run, check_one_answer, run_sample
 
 FAMILIES = ("t5", "bart")
 TINY = {"max_length": 64, "max_target_length": 24, "label_smoothing": 0.0}
@@ -151,7 +152,7 @@ def test_a_teachers_texts_are_read_beside_the_gold_ones(tiny_model: Callable[...
         both = translation().forward(checkpoint.model, taught)
     torch.testing.assert_close(_seq2seq.gold_part(both, taught), gold, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(_seq2seq.teacher_part(both, taught), other, atol=1e-5, rtol=1e-5)
-    expected = _seq2seq.cross_entropy(other, taught["teacher_labels"]).item()
+    expected = _seq2seq.loss(other, taught["teacher_labels"]).item()
     assert translation().distillation_loss(both, taught, 2.0).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -303,6 +304,8 @@ def test_answers_are_texts_with_score_and_alternatives() -> None:
 
 SHORT = ["data.sources.all.num_rows=160", "training.batch_size=8", "evaluation.bootstrap_samples=100"]
 FUSIONS = {"minimum_bayes_risk", "averaging", "weighted", "voting", "stacking", "greedy"}
+ALONE: dict[str, set[str]] = {"translation": {"token_averaging"}, "summarization": set()}
+"""Fusions that only one of the samples shows."""
 
 
 @pytest.mark.slow
@@ -313,10 +316,24 @@ def test_the_sample_runs_to_a_served_model_that_answers_as_in_training(name: str
     run = run_sample(name, tmp_path, [*SHORT, *less, *few])
     found = run.evaluation
     assert len(found["members"]) == 3
-    assert {f["name"] for f in found["fusions"]} == FUSIONS
+    assert {f["name"] for f in found["fusions"]} == FUSIONS | ALONE[name]
     assert {"bleu", "chrf", "rougeL", "meteor_exact_stem"} <= set(found["members"][0]["metrics"]["test"])
     assert (run.folder("report") / "report.html").stat().st_size > 10_000
     check_one_answer(run)
+    for together in ALONE[name]:
+        check_what_members_say_together(run, next(f for f in found["fusions"] if f["name"] == together))
     answer = run.served.predict([{"text": "two dogs find the old house."}, {"text": ""}])
     assert isinstance(answer["prediction"][0], str)
     assert answer["reason"][1] == "empty text"
+
+
+def check_what_members_say_together(run: Run, entry: dict[str, Any]) -> None:
+    """It is judged by the texts that its own predict step left, and costs what all members cost."""
+    written = pq.read_table(run.folder(f"predict-{entry['name']}-test") / "predictions.parquet")
+    best = [texts[0] for texts in written["texts"].to_pylist()]
+    gold = run.test_rows()["translation"].to_pylist()
+    assert entry["metrics"]["test"]["chrf"] == pytest.approx(sacrebleu.corpus_chrf(best, [gold]).score, abs=1e-6)
+    members = run.evaluation["members"]
+    best_member = next(m for m in members if m["name"] == run.evaluation["best_member"])
+    cost = sum(m["inference_cost"] for m in members) / best_member["inference_cost"]
+    assert entry["inference_cost_ratio"] == pytest.approx(cost)

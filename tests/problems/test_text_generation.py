@@ -10,8 +10,8 @@ from ftlib.fusion.base import Fusion
 from ftlib.models.checkpoints import Checkpoint
 from ftlib.prediction import predict
 from ftlib.problems._generation import Generation
-from ftlib.problems._places import IGNORED
 from ftlib.problems.text_generation import TextGeneration
+from ftlib.targets.losses import IGNORED
 from tests.problems.language_models import TinyModel, batch_of, encoded, opened
 
 PROBLEM = TextGeneration(max_length=64, max_answer_tokens=10)

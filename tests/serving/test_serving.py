@@ -19,6 +19,7 @@ from ftlib.models import checkpoints
 from ftlib.prediction import predict
 from ftlib.problems.base import Problem
 from ftlib.serving import answering
+from ftlib.serving.finding import resolve
 from ftlib.serving.packing import pack
 
 TEXTS = ["I was charged twice", "the app crashes", "a password"]
@@ -175,7 +176,7 @@ def test_a_column_that_is_there_twice_is_refused(packed):
 
 
 def test_a_stages_checkpoint_serves_alone(checkpoint, packed, caplog):
-    alone = answering.load(answering.resolve(checkpoint()))
+    alone = answering.load(resolve(checkpoint()))
     pd.testing.assert_frame_equal(alone.predict(TEXTS), answering.load(packed()).predict(TEXTS))
     assert "the default cleaning is used" in caplog.text
 
@@ -198,7 +199,7 @@ def test_a_stage_of_the_store_is_served_with_the_cleaning_it_was_trained_with(ch
         key = {"key": digest, "digest": digest, "step": step, "components": components, "created": "2026"}
         records[step] = serving_record(key)
         store.remember(records[step])
-    folder = answering.resolve(records["train"].digest[:10])
+    folder = resolve(records["train"].digest[:10])
     assert answering.load(folder).cleaning == Cleaning(strip_html=False)
     assert caplog.text == ""
 
@@ -219,7 +220,7 @@ def serving_record(values: dict):
 )
 def test_what_is_no_model_is_answered_with_what_would_be(name: str, error: type, line: str):
     with pytest.raises(error, match=line):
-        answering.resolve(name)
+        resolve(name)
 
 
 def test_a_model_of_a_later_format_says_what_to_install(packed):
@@ -245,7 +246,7 @@ def test_mlflow_loads_the_model_from_its_code_and_gives_the_same_answers(packed,
     loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     rows = pd.DataFrame({"text": pd.Series([*TEXTS, None], dtype=object)})
     answers = loaded.predict(rows)
-    expected = answering.load(answering.resolve(tmp_path / "model")).predict(rows)
+    expected = answering.load(resolve(tmp_path / "model")).predict(rows)
     assert answers.columns.tolist() == expected.columns.tolist() == loaded.metadata.get_output_schema().input_names()
     assert answers["prediction"].tolist()[:3] == expected["prediction"].tolist()[:3]
     assert answers["reason"].tolist() == [None, None, None, "missing text"]

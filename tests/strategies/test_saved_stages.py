@@ -141,7 +141,7 @@ def test_a_later_stage_starts_from_any_other_or_refuses_by_name(first, fields, s
     contracts.check_reload(result)
     assert has_beyond_plain(merged(result.reloaded.model)) == left | strategy(second).leaves
     if first == "prompt_tuning":
-        expected = 40 if second in ("prompt_tuning", "prefix") else 20
+        expected = 40 if second in ("prompt_tuning", "p_tuning", "prefix") else 20
         assert result.reloaded.settings["num_virtual_tokens"] == expected
 
 

@@ -8,7 +8,7 @@ import pytest
 from ftlib import state, tracking
 from ftlib.errors import CheckpointError, TrackingError
 from ftlib.files import write_json
-from ftlib.serving import answering
+from ftlib.serving.finding import resolve
 from ftlib.tracking import Journal
 
 DIGESTS = ("ab" * 32, "cd" * 32)
@@ -38,7 +38,7 @@ def registered(home: Path, model: Path, digest: str, **options) -> tuple[Journal
 def test_a_registered_model_is_found_by_alias_version_and_run(home: Path, client, model: Path):
     _, sent = registered(home, model, DIGESTS[0])
     assert (sent.model_uri, sent.model_version) == ("models:/support@champion", "1")
-    places = {answering.resolve(uri) for uri in (sent.model_uri, "models:/support/1", f"runs:/{sent.run_id}")}
+    places = {resolve(uri) for uri in (sent.model_uri, "models:/support/1", f"runs:/{sent.run_id}")}
     [place] = places
     assert place.is_relative_to(home / "mlflow" / "artifacts")
     assert (place / "model.json").read_bytes() == (model / "model.json").read_bytes()
@@ -122,9 +122,9 @@ def test_the_stores_own_copy_is_served_where_it_is_whole(home: Path, client):
         artifact = store.commit(draft)
     folder = store.open(artifact)
     registered(home, folder, artifact.digest)
-    assert answering.resolve("models:/support@champion") == folder
+    assert resolve("models:/support@champion") == folder
     store.remove(artifact.digest)
-    assert answering.resolve("models:/support@champion").is_relative_to(home / "mlflow")
+    assert resolve("models:/support@champion").is_relative_to(home / "mlflow")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_stores_own_copy_is_served_where_it_is_whole(home: Path, client):
 def test_a_wrong_name_is_answered_with_the_near_ones(home: Path, client, model: Path, uri: str, line: str):
     registered(home, model, DIGESTS[0])
     with pytest.raises(CheckpointError) as caught:
-        answering.resolve(uri)
+        resolve(uri)
     assert str(caught.value) == f"{uri}: {line}"
 
 
@@ -148,4 +148,4 @@ def test_a_run_that_registered_nothing_says_so(home: Path, client):
     journal.finish()
     sent = tracking.send(journal)
     with pytest.raises(CheckpointError, match="registered no model"):
-        answering.resolve(f"runs:/{sent.run_id}")
+        resolve(f"runs:/{sent.run_id}")

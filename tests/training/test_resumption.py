@@ -104,7 +104,7 @@ def test_checkpoints_of_other_parameters_are_not_used(unbroken, tiny_model, tmp_
     assert differing(finish(start, scratch, out), unbroken) == []
 
 
-@pytest.mark.parametrize("strategy", ["lora", "prefix", "prompt_tuning", "adaptive_hierarchical"])
+@pytest.mark.parametrize("strategy", ["lora", "prefix", "prompt_tuning", "adaptive_hierarchical", "few_shot"])
 def test_every_kind_of_strategy_resumes_as_well(strategy, tiny_model, tmp_path):
     start = tiny_model("bert", 0.1)
     whole = finish(start, tmp_path / "scratch-a", tmp_path / "a", strategy)

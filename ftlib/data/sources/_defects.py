@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
+from ftlib.data.sources import _samples
+
 Pair = tuple[str | None, str | None]
 
 
@@ -29,7 +31,7 @@ class Defects:
 def pairs(
     random: Random, num_rows: int, write: Callable[[Random], tuple[str, str]], defects: Defects
 ) -> Iterator[Pair]:
-    """Yield made-up pairs, some of them damaged.
+    """Return made-up pairs, some of them damaged.
 
     Args:
         random: Draws everything.
@@ -37,14 +39,9 @@ def pairs(
         write: Makes a sound pair.
         defects: How often what happens.
     """
-    written: list[Pair] = []
-    for _ in range(num_rows):
-        if written and random.random() < defects.duplicate:
-            pair = random.choice(written)
-        else:
-            pair = _damaged(random, *write(random), written, defects)
-        written.append(pair)
-        yield pair
+    return _samples.with_copies(
+        random, num_rows, defects.duplicate, lambda written: _damaged(random, *write(random), written, defects)
+    )
 
 
 def _damaged(random: Random, text: str, answer: str, written: list[Pair], defects: Defects) -> Pair:

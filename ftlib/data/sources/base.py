@@ -37,6 +37,9 @@ class Source(Plugin):
     remedy: ClassVar[str] = ""
     """What else to look at where a column is not found."""
 
+    example_path: ClassVar[str] = ""
+    """What a path looks like, where the source cannot do without one."""
+
     path: str = ""
     """Where the rows are: a file, relative to the current folder or absolute, or the source's own address."""
 

@@ -44,6 +44,7 @@ HEAD_LINES = 2000
 class Conll(Source):
     """A word a line, with its tags in columns."""
 
+    example_path: ClassVar[str] = "data/train.conll"
     remedy: ClassVar[str] = "A CoNLL file gives tokens, tags and document; tag_column says which column the tags are."
 
     token_column: int = Field(0, ge=0)

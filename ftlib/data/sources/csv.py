@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Csv(Source):
     """Comma-separated text."""
 
+    example_path: ClassVar[str] = "data/train.csv"
     remedy: ClassVar[str] = _delimited.REMEDY
 
     header: bool = True

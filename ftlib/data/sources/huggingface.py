@@ -36,6 +36,8 @@ HUB_SECONDS = 20.0
 class Huggingface(Source):
     """A data set of the Hugging Face hub, or a local folder in its format."""
 
+    example_path: ClassVar[str] = "nyu-mll/glue"
+
     quick: ClassVar[bool] = False
 
     config: str | None = None

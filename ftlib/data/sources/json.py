@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.data.sources import _files, _objects
 from ftlib.data.sources.base import Source
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 class Json(Source):
     """One array of JSON objects."""
+
+    example_path: ClassVar[str] = "data/train.json"
 
     def fingerprint(self) -> str:
         """Return the sha256 of the file."""

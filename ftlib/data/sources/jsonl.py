@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.data.sources import _files, _objects
 from ftlib.data.sources.base import Source
@@ -28,6 +28,8 @@ LINES_LOOKED_AT = 1000
 
 class Jsonl(Source):
     """One JSON object a line."""
+
+    example_path: ClassVar[str] = "data/train.jsonl"
 
     def fingerprint(self) -> str:
         """Return the sha256 of the file."""

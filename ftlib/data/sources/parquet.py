@@ -10,7 +10,7 @@ Source: https://parquet.apache.org/docs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ftlib.data.sources import _files
 from ftlib.data.sources.base import Source
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 class Parquet(Source):
     """A Parquet file."""
+
+    example_path: ClassVar[str] = "data/train.parquet"
 
     def fingerprint(self) -> str:
         """Return the sha256 of the file."""

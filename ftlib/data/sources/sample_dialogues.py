@@ -11,15 +11,13 @@ Column: messages.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _files, _shop
+from ftlib.data.sources import _samples, _shop
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -52,10 +50,7 @@ class SampleDialogues(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        for file in (__file__, _shop.__file__):
-            digest.update(Path(file).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self, _shop)
 
     def columns(self) -> list[str]:
         """Return messages."""
@@ -65,14 +60,12 @@ class SampleDialogues(Source):
         """Write the rows."""
         import pyarrow as pa
 
-        _files.pick(self.name, columns, self.columns())
         random = Random(self.seed)
-        rows: list[list[Message] | None] = []
-        for _ in range(self.num_rows):
-            again = bool(rows) and random.random() < self.duplicate_ratio
-            rows.append(random.choice(rows) if again else self._conversation(random))
-        kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-        return pa.table({name: pa.array(rows, kind) for name in columns})
+        rows = _samples.with_copies(
+            random, self.num_rows, self.duplicate_ratio, lambda _: (self._conversation(random),)
+        )
+        messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+        return _samples.table(self, columns, rows, {"messages": messages})
 
     def _conversation(self, random: Random) -> list[Message] | None:
         messages = [_message("system", SYSTEM)] if random.random() < self.system_ratio else []

@@ -13,16 +13,14 @@ Columns: tokens, tags (BIO), writer (for `splitting.group_column`).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _files
+from ftlib.data.sources import _samples
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -121,9 +119,7 @@ class SampleEntities(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        digest.update(Path(__file__).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self)
 
     def columns(self) -> list[str]:
         """Return tokens, tags and writer."""
@@ -133,20 +129,16 @@ class SampleEntities(Source):
         """Write the rows."""
         import pyarrow as pa
 
-        _files.pick(self.name, columns, list(COLUMNS))
-        tokens, tags, writers = zip(*self._rows(), strict=True)
-        words = pa.list_(pa.string())
-        table = {"tokens": pa.array(tokens, words), "tags": pa.array(tags, words), "writer": pa.array(writers)}
-        return pa.table({name: table[column] for name, column in columns.items()})
+        return _samples.table(self, columns, self._rows(), dict.fromkeys(("tokens", "tags"), pa.list_(pa.string())))
 
     def _rows(self) -> Iterator[Row]:
         random = Random(self.seed)
-        written: list[Row] = []
         num_writers = max(2, self.num_rows // ROWS_A_WRITER)
-        for _ in range(self.num_rows):
-            row = self._again(random, written) or self._new(random, random.randrange(num_writers))
-            written.append(row)
-            yield row
+
+        def write(written: list[Row]) -> Row:
+            return self._again(random, written) or self._new(random, random.randrange(num_writers))
+
+        return _samples.in_turn(self.num_rows, write)
 
     def _again(self, random: Random, written: list[Row]) -> Row | None:
         """Return an earlier row once more, perhaps with other tags; None most of the time."""

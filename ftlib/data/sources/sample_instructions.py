@@ -11,15 +11,13 @@ Columns: prompt, completion.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _defects, _files, _shop
+from ftlib.data.sources import _defects, _samples, _shop
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -51,10 +49,7 @@ class SampleInstructions(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        for file in (__file__, _defects.__file__, _shop.__file__):
-            digest.update(Path(file).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self, _defects, _shop)
 
     def columns(self) -> list[str]:
         """Return prompt and completion."""
@@ -62,10 +57,5 @@ class SampleInstructions(Source):
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
         """Write the rows."""
-        import pyarrow as pa
-
-        _files.pick(self.name, columns, list(COLUMNS))
         defects = _defects.Defects(self.duplicate_ratio, self.missing_ratio, self.html_ratio, self.wrong_ratio)
-        pairs = list(_defects.pairs(Random(self.seed), self.num_rows, _shop.task, defects))
-        rows = {name: [pair[place] for pair in pairs] for place, name in enumerate(COLUMNS)}
-        return pa.table({name: pa.array(rows[column], pa.string()) for name, column in columns.items()})
+        return _samples.table(self, columns, _defects.pairs(Random(self.seed), self.num_rows, _shop.task, defects))

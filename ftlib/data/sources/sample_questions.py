@@ -15,15 +15,13 @@ Columns: question, context, answers (list<{text, start}>), title (for `splitting
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ftlib.data.sources import _files, _towns
+from ftlib.data.sources import _samples, _towns
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -64,10 +62,7 @@ class SampleQuestions(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        for file in (__file__, _towns.__file__):
-            digest.update(Path(file).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self, _towns)
 
     def columns(self) -> list[str]:
         """Return question, context, answers and title."""
@@ -77,19 +72,15 @@ class SampleQuestions(Source):
         """Write the rows."""
         import pyarrow as pa
 
-        _files.pick(self.name, columns, list(COLUMNS))
-        rows = dict(zip(COLUMNS, zip(*self._rows(), strict=True), strict=True))
         answers = pa.list_(pa.struct([("text", pa.string()), ("start", pa.int64())]))
-        kinds = {"answers": answers}
-        return pa.table({name: pa.array(rows[c], kinds.get(c, pa.string())) for name, c in columns.items()})
+        return _samples.table(self, columns, self._rows(), {"answers": answers})
 
     def _rows(self) -> Iterator[Row]:
         random = Random(self.seed)
         written: list[Row] = []
         while len(written) < self.num_rows:
             for row in self._article(random)[: self.num_rows - len(written)]:
-                again = written and random.random() < self.duplicate_ratio
-                written.append(random.choice(written) if again else row)
+                written.append(_samples.again(random, written, self.duplicate_ratio) or row)
                 yield written[-1]
 
     def _article(self, random: Random) -> list[Row]:

@@ -12,15 +12,13 @@ Columns: text, choices (list of texts), answer (a letter, or the choice itself),
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _files
+from ftlib.data.sources import _samples
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -80,9 +78,7 @@ class SampleQuiz(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        digest.update(Path(__file__).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self)
 
     def columns(self) -> list[str]:
         """Return text, choices, answer and author."""
@@ -92,21 +88,11 @@ class SampleQuiz(Source):
         """Write the rows."""
         import pyarrow as pa
 
-        _files.pick(self.name, columns, list(COLUMNS))
-        rows = dict(zip(COLUMNS, zip(*self._rows(), strict=True), strict=True))
-        types = {"choices": pa.list_(pa.string())}
-        return pa.table({n: pa.array(rows[c], types.get(c, pa.string())) for n, c in columns.items()})
+        return _samples.table(self, columns, self._rows(), {"choices": pa.list_(pa.string())})
 
     def _rows(self) -> Iterator[Row]:
         random = Random(self.seed)
-        written: list[Row] = []
-        for _ in range(self.num_rows):
-            if written and random.random() < self.duplicate_ratio:
-                row = random.choice(written)
-            else:
-                row = self._new(random)
-            written.append(row)
-            yield row
+        return _samples.with_copies(random, self.num_rows, self.duplicate_ratio, lambda _: self._new(random))
 
     def _new(self, random: Random) -> Row:
         text, right, wrong = (_by_kind if random.random() < 0.6 else _by_use)(random)

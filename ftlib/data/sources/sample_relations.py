@@ -13,15 +13,13 @@ Columns: text, head and tail ([start, end] in characters), label, source (for `s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _files
+from ftlib.data.sources import _samples
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -91,9 +89,7 @@ class SampleRelations(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        digest.update(Path(__file__).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self)
 
     def columns(self) -> list[str]:
         """Return text, head, tail, label and source."""
@@ -103,21 +99,11 @@ class SampleRelations(Source):
         """Write the rows."""
         import pyarrow as pa
 
-        _files.pick(self.name, columns, list(COLUMNS))
-        rows = dict(zip(COLUMNS, zip(*self._rows(), strict=True), strict=True))
-        types = dict.fromkeys(("head", "tail"), pa.list_(pa.int64()))
-        return pa.table({n: pa.array(rows[c], types.get(c, pa.string())) for n, c in columns.items()})
+        return _samples.table(self, columns, self._rows(), dict.fromkeys(("head", "tail"), pa.list_(pa.int64())))
 
     def _rows(self) -> Iterator[Row]:
         random = Random(self.seed)
-        written: list[Row] = []
-        for _ in range(self.num_rows):
-            if written and random.random() < self.duplicate_ratio:
-                row = random.choice(written)
-            else:
-                row = self._new(random)
-            written.append(row)
-            yield row
+        return _samples.with_copies(random, self.num_rows, self.duplicate_ratio, lambda _: self._new(random))
 
     def _new(self, random: Random) -> Row:
         text, head, tail, label = _item(random)

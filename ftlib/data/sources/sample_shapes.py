@@ -14,14 +14,12 @@ Columns: image (PNG bytes), label ("red circle"), colour, shape, parts (["red", 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ftlib.data.sources import _files, _shapes
+from ftlib.data.sources import _samples, _shapes
 from ftlib.data.sources._shapes import COLOURS, SHAPES, Drawing, png
 from ftlib.data.sources.base import Source
 from ftlib.errors import DataError, unknown
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+Row = tuple[Any, ...]
 COLUMNS = ("image", "label", "colour", "shape", "parts", "caption")
 SIZES = ((0.32, "small"), (0.37, "middling"), (0.5, "large"))
 """Up to which radius, as a share of the paper, a shape is called what."""
@@ -73,10 +72,7 @@ class SampleShapes(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that draws."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        for file in (__file__, _shapes.__file__):
-            digest.update(Path(file).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self, _shapes)
 
     def columns(self) -> list[str]:
         """Return image, label, colour, shape, parts and caption."""
@@ -86,12 +82,8 @@ class SampleShapes(Source):
         """Draw the rows."""
         import pyarrow as pa
 
-        _files.pick(self.name, columns, list(COLUMNS))
-        rows = self._rows()
         types = {"image": pa.large_binary(), "parts": pa.list_(pa.string())}
-        return pa.table(
-            {name: pa.array([row[c] for row in rows], types.get(c, pa.string())) for name, c in columns.items()}
-        )
+        return _samples.table(self, columns, self._rows(), types)
 
     def combinations(self) -> list[tuple[str, str]]:
         """Return the colours and shapes that are drawn.
@@ -109,20 +101,20 @@ class SampleShapes(Source):
             raise DataError("sample_shapes: `only` and `without` leave nothing to draw.")
         return left
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> Iterator[Row]:
         import numpy as np
 
         random = np.random.default_rng(self.seed)
         pairs = self.combinations()
-        rows: list[dict[str, Any]] = []
-        for _ in range(self.num_rows):
-            if rows and random.random() < self.duplicate_ratio:
-                rows.append(dict(rows[random.integers(len(rows))]))
-            else:
-                rows.append(self._new(random, pairs))
-        return rows
 
-    def _new(self, random: np.random.Generator, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+        def write(written: list[Row]) -> Row:
+            if written and random.random() < self.duplicate_ratio:
+                return written[random.integers(len(written))]
+            return self._new(random, pairs)
+
+        return _samples.in_turn(self.num_rows, write)
+
+    def _new(self, random: np.random.Generator, pairs: list[tuple[str, str]]) -> Row:
         colour, shape = pairs[random.integers(len(pairs))]
         drawing = _drawing(random, colour, shape, self.image_size)
         specks = random.integers(-14, 15, (self.image_size, self.image_size, 3))
@@ -135,7 +127,7 @@ class SampleShapes(Source):
         if random.random() < self.missing_ratio:
             names = ("image",) if random.random() < 0.5 else ("label", "colour", "shape", "parts")
             row |= dict.fromkeys(names)
-        return row
+        return tuple(row[name] for name in COLUMNS)
 
 
 def _drawing(random: np.random.Generator, colour: str, shape: str, size: int) -> Drawing:

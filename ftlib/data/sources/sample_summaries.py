@@ -14,15 +14,13 @@ Columns: text, summary.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _defects, _files
+from ftlib.data.sources import _defects, _samples
 from ftlib.data.sources.base import Source
 
 if TYPE_CHECKING:
@@ -85,10 +83,7 @@ class SampleSummaries(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        for file in (__file__, _defects.__file__):
-            digest.update(Path(file).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self, _defects)
 
     def columns(self) -> list[str]:
         """Return text and summary."""
@@ -96,13 +91,8 @@ class SampleSummaries(Source):
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
         """Write the rows."""
-        import pyarrow as pa
-
-        _files.pick(self.name, columns, list(COLUMNS))
         defects = _defects.Defects(self.duplicate_ratio, self.missing_ratio, self.html_ratio, self.wrong_ratio)
-        rows = dict(zip(COLUMNS, zip(*_defects.pairs(Random(self.seed), self.num_rows, report, defects), strict=True),
-                        strict=True))  # fmt: skip
-        return pa.table({name: pa.array(rows[column], pa.string()) for name, column in columns.items()})
+        return _samples.table(self, columns, _defects.pairs(Random(self.seed), self.num_rows, report, defects))
 
 
 def report(random: Random) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.data.sources import _files
 from ftlib.data.sources.base import Source
@@ -29,6 +29,8 @@ COLUMNS = ("question", "context", "answers", "title", "id")
 
 class Squad(Source):
     """A file in the form of SQuAD."""
+
+    example_path: ClassVar[str] = "data/train.json"
 
     def fingerprint(self) -> str:
         """Return the sha256 of the file."""

@@ -13,14 +13,12 @@ Columns: text, label, customer (for `splitting.group_column`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ftlib.data.sources import _files, _phrases, _rare_phrases, _writing
+from ftlib.data.sources import _phrases, _rare_phrases, _samples, _writing
 from ftlib.data.sources._writing import Request, Writer
 from ftlib.data.sources.base import Source
 
@@ -64,10 +62,7 @@ class SupportRequests(Source):
 
     def fingerprint(self) -> str:
         """Return a digest of the parameters and of the code that writes the rows."""
-        digest = hashlib.sha256(self.model_dump_json(exclude={"path"}).encode())
-        for file in (__file__, _phrases.__file__, _rare_phrases.__file__, _writing.__file__):
-            digest.update(Path(file).read_bytes())
-        return digest.hexdigest()
+        return _samples.fingerprint(self, _phrases, _rare_phrases, _writing)
 
     def columns(self) -> list[str]:
         """Return text, label and customer."""
@@ -75,19 +70,11 @@ class SupportRequests(Source):
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
         """Write the rows."""
-        import pyarrow as pa
-
-        _files.pick(self.name, columns, list(COLUMNS))
-        rows = dict(zip(COLUMNS, zip(*self._rows(), strict=True), strict=True))
-        return pa.table({name: pa.array(rows[column], pa.string()) for name, column in columns.items()})
+        return _samples.table(self, columns, self._rows())
 
     def _rows(self) -> Iterator[Row]:
         writer = Writer(self.seed, max(2, self.num_rows // ROWS_A_CUSTOMER))
-        written: list[Row] = []
-        for _ in range(self.num_rows):
-            row = self._again(writer, written) or self._new(writer)
-            written.append(row)
-            yield row
+        return _samples.in_turn(self.num_rows, lambda written: self._again(writer, written) or self._new(writer))
 
     def _again(self, writer: Writer, written: list[Row]) -> Row | None:
         """Return an earlier row once more, perhaps under another label; None most of the time."""

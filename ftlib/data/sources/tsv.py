@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Tsv(Source):
     """Tab-separated text."""
 
+    example_path: ClassVar[str] = "data/train.tsv"
     remedy: ClassVar[str] = _delimited.REMEDY
 
     header: bool = True
