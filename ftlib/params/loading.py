@@ -160,6 +160,11 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
     except FtlibError as error:
         yield ("problem",), str(error)
         return
+    for i, stage in enumerate(experiment.stages):
+        try:
+            stage.training.regularization.check(experiment.problem)
+        except FtlibError as error:
+            yield ("stages", i, "training", "regularization"), f"stage {stage.name!r}: {error}"
     for i, fusion in enumerate(experiment.fusions):
         try:
             fusion.method.check(target)

@@ -42,11 +42,11 @@ def insert(model: PreTrainedModel, problem: Problem, number: int, strategy: str)
     first = max((*(i + 1 for i in old), next_id))
     new = tuple(range(first, first + number))
     model.requires_grad_(False)
-    size = model.get_input_embeddings().num_embeddings
+    size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     append_rows(model, new[-1] + 1)
     with torch.no_grad():
         weight: Any = model.get_input_embeddings().weight
-        weight[list(new)] = weight[torch.randperm(min(size, next_id))[: len(new)]]  # type: ignore[call-overload]
+        weight[list(new)] = weight[torch.randperm(min(size, next_id))[: len(new)]]
     embedding = learn_rows(model, torch.tensor(new))
     for parameter in head_parameters(model):
         parameter.requires_grad_(True)

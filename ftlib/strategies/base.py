@@ -128,9 +128,7 @@ class Strategy(Plugin):
         """
         return []
 
-    def loss(
-        self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN
-    ) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN) -> Tensor:
         """Return the scalar loss of a batch.
 
         Args:

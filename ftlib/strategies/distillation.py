@@ -76,9 +76,7 @@ class Distillation(Strategy):
             keep_blocks(model, self.student_blocks)
         return open_weights(model)
 
-    def loss(
-        self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN
-    ) -> Tensor:
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN) -> Tensor:
         """Return alpha x the distance to the teacher + (1 - alpha) x the loss on gold labels."""
         gold = problem.loss(logits, batch, shape)
         soft = problem.distillation_loss(logits, batch, self.temperature)

@@ -166,6 +166,11 @@ class Target:
 
         return two_way_divergence(one, other)
 
+    @property
+    def can_be_weighted(self) -> bool:
+        """Whether labels may count differently: whether `balanced_weights` is there."""
+        return type(self).balanced_weights is not Target.balanced_weights
+
     def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
         """Return a weight for each label, the higher the rarer it is in `labels` (as `encode` gives them, flat)."""
         raise NotImplementedError

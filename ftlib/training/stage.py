@@ -136,6 +136,7 @@ def train(
     from ftlib.models.peft_models import merged
 
     strategy.check(problem)
+    settings.regularization.check(problem)
     if len(train_rows) == 0:
         raise DataError("there are no rows to train on.")
     tokenizer = checkpoint.tokenizer

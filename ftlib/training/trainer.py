@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ftlib.strategies.base import Strategy
+    from ftlib.targets.losses import LossShape
     from ftlib.training.regularization import Regularization
     from ftlib.training.stage import Training
 
@@ -61,6 +62,7 @@ class Plan:
         max_steps: Optimizer steps in all.
         evaluate_at: Steps after which validation is read.
         log_every: Steps between points of the loss curve.
+        shape: How gold labels count.
     """
 
     problem: Problem
@@ -73,6 +75,7 @@ class Plan:
     max_steps: int
     evaluate_at: frozenset[int]
     log_every: int
+    shape: LossShape
 
 
 def fit(
@@ -89,7 +92,7 @@ def fit(
 ) -> Fitted:
     """Train the checkpoint's model in place and leave its best weights in it. See `ftlib.training.stage.train`."""
     model = checkpoint.model
-    plan = _plan(len(rows), problem, strategy, settings, seed, scratch, name)
+    plan = _plan(rows, problem, strategy, settings, seed, scratch, name)
     embedding = _learn_rows_in_use(model, rows, problem)
     use_cache = getattr(model.config, "use_cache", None)
     with quiet():
@@ -126,16 +129,16 @@ def measured_as_it_is(checkpoint: Checkpoint, validation: pa.Table, problem: Pro
 
 
 def _plan(
-    num_rows: int, problem: Problem, strategy: Strategy, settings: Training, seed: int, scratch: Path, name: str
+    rows: Rows, problem: Problem, strategy: Strategy, settings: Training, seed: int, scratch: Path, name: str
 ) -> Plan:
-    steps = -(-num_rows // settings.batch_size)
+    steps = -(-len(rows) // settings.batch_size)
     last = max(1, -int(-settings.num_train_epochs * steps // 1))
     passes = settings.evaluations_per_epoch
     epochs = range(-(-last // steps))
     marks = {epoch * steps + round((k + 1) * steps / passes) for epoch in epochs for k in range(passes)}
     marks = {m for m in marks if 0 < m < last} | {last}
-    every = -(-last // LOSS_POINTS)
-    return Plan(problem, strategy, settings, seed, scratch, name, steps, last, frozenset(marks), every)
+    every, shape = -(-last // LOSS_POINTS), settings.regularization.shape(problem, rows)
+    return Plan(problem, strategy, settings, seed, scratch, name, steps, last, frozenset(marks), every, shape)
 
 
 def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding | None:
@@ -255,8 +258,19 @@ class StageTrainer(Trainer):
     ) -> Any:
         """Return the strategy's loss of a batch."""
         logits = self._logits(inputs)
-        loss = self.plan.strategy.loss(logits, inputs, self.plan.problem)
+        loss = self._loss(logits, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _loss(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Return the strategy's loss; under R-Drop the mean of two passes' losses and how far they are apart."""
+        strategy, problem, shape = self.plan.strategy, self.plan.problem, self.plan.shape
+        loss = strategy.loss(logits, batch, problem, shape)
+        weight = self.plan.settings.regularization.r_drop
+        if not weight:
+            return loss
+        again = self._logits(batch)
+        loss = (loss + strategy.loss(again, batch, problem, shape)) / 2
+        return loss + weight * problem.consistency(logits, again, batch)
 
     def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         with autocast(self.precision, self.args.device):

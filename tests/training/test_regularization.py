@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
+from ftlib.errors import UnsupportedError
 from ftlib.models import checkpoints
 from ftlib.models.layers import head_parameters
 from ftlib.problems.base import Problem
 from ftlib.strategies.full import Full
+from ftlib.targets import losses
 from ftlib.training import stage, trainer
 from ftlib.training.averaging import Average
 from ftlib.training.batches import Rows
@@ -221,3 +224,110 @@ def test_a_block_computed_again_meets_the_same_dropout(tiny_model: TinyModel, tm
     for name, value in whole.items():
         if not name.endswith("key.bias"):
             torch.testing.assert_close(saving[name], value, atol=2e-4, rtol=1e-3, msg=name)
+
+
+# -- how gold labels count -----------------------------------------------------------------------------
+
+
+LOGITS = torch.randn(40, 5, generator=torch.Generator().manual_seed(1)) * 3
+LABELS = torch.randint(5, (40,), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0, 0.0, 3.0)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothed_and_weighted_cross_entropy_is_torch_s(smoothing: float, weights: tuple | None):
+    labels = LABELS.clone()
+    labels[::7] = losses.IGNORED
+    expected = F.cross_entropy(
+        LOGITS, labels, weight=None if weights is None else torch.tensor(weights), label_smoothing=smoothing
+    )
+    found = losses.cross_entropy(LOGITS, labels, losses.LossShape(smoothing, 0.0, weights))
+    torch.testing.assert_close(found, expected)
+
+
+def test_smoothing_gives_no_share_to_what_cannot_be():
+    cut = torch.cat((LOGITS[:, :4], torch.full((40, 1), -1e9)), dim=1)
+    labels = LABELS.clamp(max=3)
+    shape = losses.LossShape(label_smoothing=0.2)
+    expected = F.cross_entropy(LOGITS[:, :4], labels, label_smoothing=0.2)
+    torch.testing.assert_close(losses.cross_entropy(cut, labels, shape), expected)
+
+
+def test_focal_losses_are_their_formulas():
+    """Lin et al. (2017), equation 4, for a softmax; and for sigmoids, as they have it."""
+    likelihood = LOGITS.softmax(1).gather(1, LABELS[:, None])[:, 0]
+    expected = (-((1 - likelihood) ** 2) * likelihood.log()).mean()
+    torch.testing.assert_close(losses.cross_entropy(LOGITS, LABELS, losses.LossShape(focal_gamma=2.0)), expected)
+    gold = (torch.rand(40, 5, generator=torch.Generator().manual_seed(3)) > 0.7).float()
+    likelihood = torch.where(gold > 0, LOGITS.sigmoid(), 1 - LOGITS.sigmoid())
+    expected = (-((1 - likelihood) ** 2) * likelihood.log()).mean()
+    found = losses.binary_cross_entropy(LOGITS, gold, losses.LossShape(focal_gamma=2.0))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_balanced_weights_are_scikit_learn_s():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.repeat([0, 1, 2], [5, 30, 65])
+    found = PROBLEM.target.__class__(("a", "b", "c")).balanced_weights(labels)
+    np.testing.assert_allclose(found, compute_class_weight("balanced", classes=np.arange(3), y=labels))
+
+
+def test_r_drop_is_its_formula(tiny_model: TinyModel):
+    """Liang et al. (2021), equation 4, with the mean of both losses as their code has it."""
+    one, other = LOGITS, LOGITS.flip(0)
+    p, q = one.log_softmax(1), other.log_softmax(1)
+    both = F.kl_div(p, q, log_target=True, reduction="batchmean") + F.kl_div(
+        q, p, log_target=True, reduction="batchmean"
+    )
+    batch = {"labels": LABELS}
+    torch.testing.assert_close(PROBLEM.consistency(one, other, batch), both / 2)
+
+
+def test_a_step_of_r_drop_runs_the_batch_twice_and_learns_both(tiny_model: TinyModel, tmp_path: Path):
+    """Without dropout both passes are one, so that the result is that of the loss alone."""
+    plain = {"precision": "float32", "num_train_epochs": 2}
+    start = tiny_model("bert")
+    once = trained(start, tmp_path / "a", **plain, regularization=Regularization()).checkpoint.model.state_dict()
+    twice = trained(start, tmp_path / "b", **plain, regularization=Regularization(r_drop=3.0))
+    for name, value in twice.checkpoint.model.state_dict().items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(value, once[name], atol=2e-4, rtol=1e-3, msg=name)
+    noisy = trained(tiny_model("bert", 0.1), tmp_path / "c", **plain, regularization=Regularization(r_drop=3.0))
+    calm = trained(tiny_model("bert", 0.1), tmp_path / "d", **plain, regularization=Regularization())
+    assert noisy.history[0]["loss"] > calm.history[0]["loss"]
+
+
+@pytest.mark.parametrize("name", Problem.available())
+def test_every_problem_learns_with_every_shape_it_does_not_refuse(name: str, tiny_model: TinyModel):
+    problem = contracts.bound(Problem.named(name)()).model_copy(update={"max_length": 96})
+    settings = Regularization(label_smoothing=0.1, focal_gamma=1.5, class_weights="balanced")
+    if problem.target.kind == "value":
+        with pytest.raises(UnsupportedError, match="they are for labels, and it predicts numbers"):
+            settings.check(problem)
+        settings = Regularization()
+    elif not problem.target.can_be_weighted:
+        with pytest.raises(UnsupportedError, match="its rows have no labels to weigh"):
+            settings.check(problem)
+        settings = Regularization(label_smoothing=0.1, focal_gamma=1.5)
+    stage.set_seed(3)
+    checkpoint = checkpoints.load(contracts.start_model(problem, tiny_model), problem)
+    rows = Rows.from_table(contracts.encoded_rows(problem, checkpoint.tokenizer), checkpoint.tokenizer, problem)
+    shape = settings.shape(problem, rows)
+    batch = rows.batch(np.arange(len(rows)))
+    model = Full().adapt(checkpoint.model, problem).eval()
+    logits = problem.forward(model, batch)
+    loss = problem.loss(logits, batch, shape)
+    assert torch.isfinite(loss)
+    assert shape == losses.PLAIN or not torch.isclose(loss, problem.loss(logits, batch))
+    again = problem.forward(model, batch)
+    assert abs(problem.consistency(logits, again, batch).item()) < 1e-6
+    apart = problem.consistency(logits, again + torch.linspace(0, 1, again.numel()).view(again.shape), batch)
+    assert apart.item() > 0
+    (loss + apart).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_weight_for_a_label_that_is_not_there_is_refused_with_the_near_name():
+    with pytest.raises(UnsupportedError, match="class_weights: unknown label"):
+        Regularization(class_weights={"negativ": 2.0}).check(PROBLEM)
