@@ -1,23 +1,29 @@
 """The Fusion contract: one way of combining the members' predictions.
 
 A fusion fits on predictions, never on models, and on rows that no member was trained on. One that has its members
-answer together says how (`Fusion.joint`), and fits on what they say.
+answer together says how (`Fusion.joint`), and fits on what they say. One that makes one model of the members' weights
+says so (`Fusion.merging`, `Fusion.merge`), and is fitted on what that model says, its only member.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from ftlib.targets.base import Target
     from ftlib.targets.layout import Layout
+
+Weights: TypeAlias = "Mapping[str, Tensor]"
+"""A model's weights by name, float32; weights that are tied are there once."""
 
 COMPLETE = frozenset({"single_label", "multi_label", "value", "candidate"})
 """Kinds of units whose scores are all there is to know of them."""
@@ -46,6 +52,55 @@ class Joint:
     def used(self) -> tuple[int, ...]:
         """The positions of the members that are run."""
         return tuple(i for i, share in enumerate(self.shares) if share > 0)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Whose weights become one model's, where a fusion merges its members.
+
+    Attributes:
+        members: Their names, in the order of merging.
+        needs_start: Whether the checkpoint that they all started from is read.
+        scored: Whether mixes are scored on held-out rows.
+        metric: What they are scored by; the target's main metric where None.
+    """
+
+    members: tuple[str, ...]
+    needs_start: bool = False
+    scored: bool = False
+    metric: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ingredients:
+    """What there is to merge.
+
+    Attributes:
+        weights: Each member's, with the same names and shapes.
+        start: Those that the members started from, less what was drawn at random; {} unless `Merging.needs_start`.
+        values: How good each member is on held-out rows, greater is better; () unless `Merging.scored`.
+        value_of: Gives the same of any weights; it runs a model over those rows.
+    """
+
+    weights: Sequence[Weights]
+    start: Weights
+    values: Sequence[float]
+    value_of: Callable[[Weights], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """One model's weights, and what they were made of.
+
+    Attributes:
+        weights: With the members' names and shapes.
+        shares: Each member's share, summing to 1; None where the method has none.
+        note: What was not as hoped for; "" for nothing.
+    """
+
+    weights: Weights
+    shares: tuple[float, ...] | None = None
+    note: str = ""
 
 
 class Combiner:
@@ -107,6 +162,24 @@ class Fusion(Plugin):
             ParamsError: If the parameters do not fit so many members.
         """
         return None
+
+    def merging(self, members: Sequence[str]) -> Merging | None:
+        """Return whose weights are made one model's, rather than fusing what members predict (None, as by default).
+
+        That model is an ordinary checkpoint: it costs what one member costs, its predictions stand in the place of the
+        members', and it alone is served.
+
+        Args:
+            members: The names of the experiment's members, in their order.
+
+        Raises:
+            ParamsError: If the parameters do not fit such members.
+        """
+        return None
+
+    def merge(self, ingredients: Ingredients) -> Merged:
+        """Return one model's weights; called where `merging` says so."""
+        raise NotImplementedError
 
     def fit(self, scores: np.ndarray, references: np.ndarray, target: Target, *, seed: int) -> Combiner:
         """Fit on held-out rows.

@@ -39,8 +39,9 @@ METHODS = (
     {"name": "stacking"},
     {"name": "stacking", "learner": "gradient_boosting", "num_trees": 8},
 )
-ELSEWHERE = frozenset({"minimum_bayes_risk", "span_voting", "token_averaging"})
-"""Fusions for one target alone, tested with it."""
+MERGING = frozenset({"greedy_soup", "slerp", "ties", "uniform_soup"})
+ELSEWHERE = frozenset({"minimum_bayes_risk", "span_voting", "token_averaging"}) | MERGING
+"""Fusions for one target alone, tested with it, and those that merge weights."""
 
 
 @dataclass(frozen=True)
