@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ftlib.fusion.base import Fusion
+from ftlib.fusion.base import Fusion, Merging
 from ftlib.params.experiment import BASE, Experiment, Stage
 from ftlib.steps import Step
 from tasks.data import Clean, Collect, Encode, Split
 from tasks.evaluation import Evaluate, Explain, FusionCard, MemberCard, Report
-from tasks.fusion import Fuse
+from tasks.fusion import Fuse, Merge
 from tasks.prediction import Compare, Predict, PredictJointly
 from tasks.registry import Register
 from tasks.training import Fetch, Train
@@ -29,6 +29,7 @@ def steps(experiment: Experiment) -> tuple[Step, ...]:
         *_agreements(experiment),
         *_stages(experiment),
         *_together(experiment),
+        *_merged(experiment),
         *_fusions(experiment),
         *_results(experiment),
     )
@@ -112,14 +113,38 @@ def _together(e: Experiment) -> Iterator[Step]:
             )
 
 
+def _merged(e: Experiment) -> Iterator[Step]:
+    scored = _fitting_split(e)
+    for name, merging in _merging(e).items():
+        stages = [e.stage(member) for member in merging.members]
+        inputs = {"encoded": _encoded(e, stages[0])}
+        for i, stage in enumerate(stages):
+            inputs[f"checkpoint_{i}"] = f"train-{stage.name}"
+            if merging.scored:
+                inputs[f"predictions_{i}"] = f"predict-{stage.name}-{scored}"
+        if merging.needs_start:
+            inputs["start"] = _checkpoint(e, e.common_start(merging.members), stages[0])
+        yield Merge(
+            step_name=f"merge-{name}",
+            inputs=inputs,
+            problem=e.problem,
+            fusion=fusions(e)[name],
+            members=merging.members,
+            scored_split=scored,
+        )
+        for split in ("validation", "test"):
+            yield _predict(e, stages[0], split, checkpoint=f"merge-{name}")
+
+
 def _fusions(e: Experiment) -> Iterator[Step]:
-    names = tuple(stage.name for stage in e.members())
     for name, fusion in fusions(e).items():
         inputs = {"splits": "split"}
-        joint = name in _joint(e)
-        fitting = "validation" if joint else _fitting_split(e)  # what members say together is not fitted
+        merged = name in _merging(e)
+        as_one = merged or name in _joint(e)
+        fitting = "validation" if as_one else _fitting_split(e)  # what members say as one is not fitted
+        names = (name,) if merged else tuple(stage.name for stage in e.members())
         for i, member in enumerate(names):
-            says = name if joint else member
+            says = name if as_one else member
             inputs[f"fitting_{i}"] = f"predict-{says}-{fitting}"
             if fitting != "validation":
                 inputs[f"validation_{i}"] = f"predict-{says}-validation"
@@ -145,13 +170,14 @@ def _results(e: Experiment) -> Iterator[Step]:
         f"{split}_fusion_{j}": f"predict-{name}-{split}"
         for j, name in enumerate(fusions(e))
         for split in ("validation", "test")
-        if name in _joint(e)
+        if name in {**_joint(e), **_merging(e)}
     }
+    merged = {f"merged_{j}": f"merge-{name}" for j, name in enumerate(fusions(e)) if name in _merging(e)}
     names = tuple(m.name for m in members)
     cards = tuple(FusionCard(name=name, method=fusion) for name, fusion in fusions(e).items())
     yield Evaluate(
         step_name="evaluate",
-        inputs={"splits": "split", **checkpoints, **predictions, **together, **fused},
+        inputs={"splits": "split", **checkpoints, **predictions, **together, **fused, **merged},
         problem=e.problem,
         evaluation=e.evaluation,
         members=names,
@@ -160,7 +186,7 @@ def _results(e: Experiment) -> Iterator[Step]:
     )
     yield Explain(
         step_name="explain",
-        inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused},
+        inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused, **merged},
         problem=e.problem,
         members=names,
         fusions=cards,
@@ -176,7 +202,7 @@ def _results(e: Experiment) -> Iterator[Step]:
     )
     yield Register(
         step_name="register",
-        inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused},
+        inputs={"splits": "split", "evaluation": "evaluate", **checkpoints, **fused, **merged},
         problem=e.problem,
         cleaning=e.cleaning,
         members=names,
@@ -205,10 +231,20 @@ def _joint(e: Experiment) -> dict[str, Fusion]:
     return {name: f for name, f in fusions(e).items() if f.joint(len(e.members())) is not None}
 
 
-def _predict(e: Experiment, stage: Stage, split: str, precision: str = "float32") -> Predict:
+def _merging(e: Experiment) -> dict[str, Merging]:
+    """Return what those fusions merge that make one model of members."""
+    names = [m.name for m in e.members()]
+    return {name: found for name, f in fusions(e).items() if (found := f.merging(names)) is not None}
+
+
+def _predict(
+    e: Experiment, stage: Stage, split: str, precision: str = "float32", checkpoint: str | None = None
+) -> Predict:
+    """Return the step for a stage, or for another step's checkpoint that reads the same encoding."""
+    checkpoint = checkpoint or f"train-{stage.name}"
     return Predict(
-        step_name=f"predict-{stage.name}-{split}",
-        inputs={"checkpoint": f"train-{stage.name}", "encoded": _encoded(e, stage)},
+        step_name=f"predict-{checkpoint.partition('-')[2]}-{split}",
+        inputs={"checkpoint": checkpoint, "encoded": _encoded(e, stage)},
         problem=e.problem,
         split=split,
         precision=precision,  # type: ignore[arg-type]
@@ -220,7 +256,12 @@ def _fitting_split(e: Experiment) -> str:
 
 
 def _start(e: Experiment, stage: Stage) -> str:
-    return _suffixed("fetch", e.root_model(stage), e) if stage.start_from == BASE else f"train-{stage.start_from}"
+    return _checkpoint(e, stage.start_from, stage)
+
+
+def _checkpoint(e: Experiment, origin: str, stage: Stage) -> str:
+    """Return the step that gives a checkpoint which a stage descends from: a stage's, or the base model."""
+    return _suffixed("fetch", e.root_model(stage), e) if origin == BASE else f"train-{origin}"
 
 
 def _encoded(e: Experiment, stage: Stage) -> str:

@@ -64,6 +64,9 @@ class Plugin(Section):
     kind: ClassVar[str] = "plugin"
     """What a user calls this family, in the singular: 'strategy', 'problem', 'fusion', 'source'."""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version shapes its result, beside those of the steps that use it."""
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def name(self) -> str:

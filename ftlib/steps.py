@@ -92,8 +92,13 @@ def key_components(step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]
         "inputs": {name: inputs[name].digest for name in sorted(step.inputs)},
         "fingerprint": step.fingerprint(),
         "sources": source_digests(step),
-        "libraries": {name: version(name) for name in step.libraries},
+        "libraries": {name: version(name) for name in libraries_of(step)},
     }
+
+
+def libraries_of(step: Step) -> tuple[str, ...]:
+    """Return the distributions whose version shapes a step's result: its own, and those of its plugins."""
+    return tuple(dict.fromkeys((*step.libraries, *(name for p in plugins_in(step) for name in p.libraries))))
 
 
 def step_key(step: Step, inputs: Mapping[str, Artifact]) -> str:

@@ -48,8 +48,8 @@ class Evaluate(Step):
     def run(self, draft: Draft, splits: Path, **inputs: Path) -> None:  # type: ignore[override]
         """Write evaluation.json and errors.parquet.
 
-        `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j, and where its
-        members answer together validation_fusion_j and test_fusion_j.
+        `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j, where its
+        members answer as one validation_fusion_j and test_fusion_j, and where they were merged merged_j.
         """
         from ftlib.evaluation.evaluate import Artifacts, evaluate
         from ftlib.files import read_json, write_json, write_table
@@ -67,6 +67,7 @@ class Evaluate(Step):
                 for j, f in enumerate(self.fusions)
                 if f"test_fusion_{j}" in inputs
             },
+            merged={f.name: inputs[f"merged_{j}"] for j, f in enumerate(self.fusions) if f"merged_{j}" in inputs},
         )
         problem = Problem.model_validate(read_json(splits / "problem.json"))
         result = evaluate(artifacts, problem=problem, settings=self.evaluation, seed=self.seed)
@@ -87,7 +88,7 @@ class Explain(Step):
     def run(self, draft: Draft, splits: Path, evaluation: Path, **inputs: Path) -> None:  # type: ignore[override]
         """Write explanations.json: one an error, or the reason why there are none.
 
-        `inputs` holds checkpoint_i for member i and fusion_j for fusion j.
+        `inputs` holds checkpoint_i for member i, fusion_j for fusion j, and merged_j where its members were merged.
         """
         from ftlib.explaining.errors import explain_errors
         from ftlib.files import read_json, read_table, write_json
@@ -98,6 +99,7 @@ class Explain(Step):
             problem=Problem.model_validate(read_json(splits / "problem.json")),
             members={name: inputs[f"checkpoint_{i}"] for i, name in enumerate(self.members)},
             fusions={f.name: (f.method, inputs[f"fusion_{j}"]) for j, f in enumerate(self.fusions)},
+            merged={f.name: inputs[f"merged_{j}"] for j, f in enumerate(self.fusions) if f"merged_{j}" in inputs},
             number=self.number,
         )
         write_json(draft.folder / "explanations.json", found)

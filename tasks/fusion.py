@@ -1,9 +1,9 @@
-"""Fusion steps: fit one way of combining the members on held-out rows."""
+"""Fusion steps: fit one way of combining the members on held-out rows, or make one model of their weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftlib.artifacts import Draft
 from ftlib.fusion.base import Fusion
@@ -14,6 +14,40 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
     from ftlib.ensembling import Scores
+
+
+class Merge(Step):
+    """Make one model of members' weights."""
+
+    libraries = ("torch", "transformers", "tokenizers", "peft")
+
+    problem: Problem
+    fusion: Fusion
+    members: tuple[str, ...]
+    scored_split: str
+
+    def run(self, draft: Draft, encoded: Path, start: Path | None = None, **inputs: Path) -> None:  # type: ignore[override]
+        """Write a checkpoint, such as a stage's.
+
+        `inputs` holds checkpoint_i for member i of those that are merged and, where the fusion scores mixes,
+        predictions_i, what that member says on `scored_split`.
+        """
+        from ftlib.data.encode import read_encoded
+        from ftlib.files import read_json
+        from ftlib.models import checkpoints
+        from ftlib.models.merging import Rows, merge
+
+        found: dict[str, Any] = {"checkpoint": [], "predictions": []}
+        for kind, folders in found.items():
+            folders += [inputs[f"{kind}_{i}"] for i in range(len(self.members)) if f"{kind}_{i}" in inputs]
+        rows = Rows(
+            read_encoded(encoded / "validation.parquet"),
+            read_encoded(encoded / f"{self.scored_split}.parquet"),
+            found["predictions"],
+        )
+        problem = Problem.model_validate(read_json(encoded / "problem.json"))
+        members = dict(zip(self.members, found["checkpoint"], strict=True))
+        checkpoints.save(merge(self.fusion, members, rows, problem, start=start), draft.folder)
 
 
 class Fuse(Step):

@@ -22,7 +22,7 @@ class Register(Step):
     def run(self, draft: Draft, splits: Path, evaluation: Path, **inputs: Path) -> None:  # type: ignore[override]
         """Write model.json, members/<name>/ and combiner/.
 
-        `inputs` holds checkpoint_i for member i and fusion_j for fusion j.
+        `inputs` holds checkpoint_i for member i, fusion_j for fusion j, and merged_j where its members were merged.
         """
         from ftlib.files import read_json
         from ftlib.serving.packing import pack
@@ -34,4 +34,5 @@ class Register(Step):
             cleaning=self.cleaning,
             members={name: inputs[f"checkpoint_{i}"] for i, name in enumerate(self.members)},
             fusions={name: (fusion, inputs[f"fusion_{j}"]) for j, (name, fusion) in enumerate(self.fusions.items())},
+            merged={name: inputs[f"merged_{j}"] for j, name in enumerate(self.fusions) if f"merged_{j}" in inputs},
         )

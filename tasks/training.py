@@ -58,7 +58,7 @@ class Train(Step):
 
         problem = Problem.model_validate(read_json(encoded / "problem.json"))
         stage.set_seed(self.seed)  # before loading: new heads and adapters are drawn at random
-        checkpoint = checkpoints.load(start, problem)
+        checkpoint = self.strategy.open(start, problem)
         rows = read_encoded(encoded / "train.parquet")
         result = stage.train(
             checkpoint,

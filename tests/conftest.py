@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread on
 
 import pytest
 
-ARCHITECTURES = ("bert", "distilbert", "roberta")
+ARCHITECTURES = ("bert", "distilbert", "roberta", "bert_lm", "distilbert_lm", "roberta_lm")
 CORPUS = (
     "I was charged twice in May and want a refund of the second invoice.",
     "The app crashes when I open a photo; search finds nothing since the update.",
@@ -27,7 +27,8 @@ CORPUS = (
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that gives the folder of a tiny pretrained model (no head) and its tokenizer.
 
-    ``tiny_model("bert" | "distilbert" | "roberta", dropout=0.0)``; any other family of `ftlib.models.untrained` is
+    ``tiny_model("bert" | "distilbert" | "roberta", dropout=0.0)``; "bert_lm" and the like have the head that predicts
+    words, too; any other family of `ftlib.models.untrained` is
     written by it, without dropout. Each is built once a session.
     """
     built: dict[tuple[str, float], Path] = {}
@@ -46,10 +47,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def write_tiny_model(folder: Path, architecture: str = "bert", dropout: float = 0.0) -> None:
     """Write a tiny random model and its tokenizer, as a pretrained checkpoint has them."""
     import torch
+    from transformers import AutoModelForMaskedLM
 
-    tokenizer = tiny_tokenizer(architecture)
+    kind = architecture.removesuffix("_lm")
+    tokenizer = tiny_tokenizer(kind)
     torch.manual_seed(7)
-    model = _MODELS[architecture](len(tokenizer), tokenizer.pad_token_id, dropout)
+    model = _MODELS[kind](len(tokenizer), tokenizer.pad_token_id, dropout)
+    if architecture != kind:
+        model = AutoModelForMaskedLM.from_config(model.config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -39,6 +39,10 @@ FIRST = {"encoder": "bert", "encoder_decoder": "t5", "causal": "llama", "image_t
 """The tiny model that stands for each family of base models."""
 
 
+STARTS = {"cloze": "bert_lm"}
+"""What strategies start from that need more of a model than its backbone."""
+
+
 @dataclass
 class Watched:
     """The weights as a strategy found them and as it left them, by name; the frozen ones apart."""
@@ -131,9 +135,9 @@ def repeated(rows: pa.Table, times: int) -> pa.Table:
     return pa.concat_tables([rows] * times)
 
 
-def start_model(problem: Problem, tiny_model: Callable[..., Path]) -> Path:
-    """Return the folder of a tiny model of the first family that a problem is learned with."""
-    return tiny_model(FIRST[problem.families[0]])
+def start_model(problem: Problem, tiny_model: Callable[..., Path], strategy: str = "") -> Path:
+    """Return the folder of a tiny model of the first family that a problem is learned with, or as a strategy needs."""
+    return tiny_model(STARTS.get(strategy, FIRST[problem.families[0]]))
 
 
 @contextmanager
@@ -172,7 +176,7 @@ def train_on_examples(
     """Train a strategy on eight of the problem's examples, save it and open it again."""
     problem = bound(problem).model_copy(update={"max_length": 96})
     stage.set_seed(3)
-    checkpoint = checkpoints.load(start, problem)
+    checkpoint = strategy.open(start, problem)
     before = weights(checkpoint.model)
     rows = encoded_rows(problem, checkpoint.tokenizer)
     first_loss = problem.measure(checkpoint, rows)["loss"]
@@ -273,7 +277,7 @@ def check_figures(trained: Trained) -> None:
     """The settings that are saved say what was trained, and how large it is."""
     settings = trained.reloaded.settings
     assert settings["problem"] == trained.problem.model_dump(mode="json")
-    learns = Strategy.named(settings["strategy"]).trains
+    learns = Strategy.named(settings["strategy"])().trains
     assert (settings["num_trainable_parameters"] > 0) == learns
     assert settings["num_trainable_parameters"] <= settings["num_parameters"]
     assert 0 < settings["inference_parameters"] < settings["num_parameters"]
@@ -283,7 +287,7 @@ def check_gradients(strategy: Strategy, problem: Problem, start: Path) -> None:
     """A backward pass reaches every parameter that the strategy opens, and no other."""
     problem = bound(problem).model_copy(update={"max_length": 96})
     stage.set_seed(3)
-    checkpoint = checkpoints.load(start, problem)
+    checkpoint = strategy.open(start, problem)
     rows = encoded_rows(problem, checkpoint.tokenizer)
     model = strategy.adapt(checkpoint.model, problem)
     known = taught(rows, problem, lambda: Checkpoint(model, checkpoint.tokenizer))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ftlib.ensembling import Scores
     from ftlib.evaluation.assessment import Contest
-    from ftlib.fusion.base import Combiner, Fusion
+    from ftlib.fusion.base import Fusion
     from ftlib.problems.base import Problem
     from ftlib.targets.base import Target
     from ftlib.targets.layout import Layout
@@ -63,7 +63,8 @@ class Artifacts:
         members: Member -> split ("validation", "test") -> its predictions artifact, in the order of fusing.
         checkpoints: Member -> its checkpoint, for what it costs to run.
         fusions: Fusion -> the plugin, and the artifact with its combiner and validation scores.
-        together: Fusion -> split -> what the members say together, of those fusions that have them do so.
+        together: Fusion -> split -> what the members say as one, of those fusions that have them do so.
+        merged: Fusion -> the checkpoint that it has made of its members, which speaks for them in `together`.
     """
 
     splits: Path
@@ -71,6 +72,7 @@ class Artifacts:
     checkpoints: Mapping[str, Path]
     fusions: Mapping[str, tuple[Fusion, Path]]
     together: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    merged: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,11 +169,17 @@ def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed:
         for split in SPLITS
     }
     together = {
-        name: {split: read_scores([folders[split]] * len(members), rows[split], problem) for split in SPLITS}
+        name: {
+            split: read_scores([folders[split]] * (1 if name in artifacts.merged else len(members)), found, problem)
+            for split, found in rows.items()
+        }
         for name, folders in artifacts.together.items()
     }
     found = tuple(_member(n, i, scores, artifacts.checkpoints[n]) for i, n in enumerate(members))
-    fused = tuple(_fusion(n, f, folder, together.get(n, scores), found) for n, (f, folder) in artifacts.fusions.items())
+    fused = tuple(
+        _fusion(n, f, folder, together.get(n, scores), found, artifacts.merged.get(n))
+        for n, (f, folder) in artifacts.fusions.items()
+    )
     layouts: dict[str, Layout | None] = {}
     for split in SPLITS:
         among = {name: one[split] for name, one in together.items()}
@@ -186,13 +194,9 @@ def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed:
 
 
 def _member(name: str, position: int, read: Mapping[str, Scores], checkpoint: Path) -> _Model:
-    from ftlib.errors import ArtifactError
-    from ftlib.files import read_json
+    from ftlib.evaluation.costs import settings_of
 
-    path = checkpoint / "ftlib.json"
-    facts = read_json(path) if path.is_file() else {}
-    if missing := [key for key in ("num_parameters", "inference_parameters") if key not in facts]:
-        raise ArtifactError(f"{path} does not say {' and '.join(missing)}; expected a checkpoint that a stage saved.")
+    facts = settings_of(checkpoint)
     cost = float(facts["inference_parameters"])
     scores = {split: found.values[position] for split, found in read.items()}
     own = {split: found.own_metrics[position] for split, found in read.items()}
@@ -205,28 +209,22 @@ def _fusion(
     folder: Path,
     read: Mapping[str, Scores],
     members: Sequence[_Model],
+    merged: Path | None,
 ) -> _Model:
     """Fuse the test rows; the validation rows were fused out of fold when the combiner was fitted."""
     from ftlib.ensembling import VALIDATION, read_scores_table
+    from ftlib.evaluation.costs import use_of, use_of_merged
 
     combiner = type(fusion).load(folder)
     where = f"fusion {name!r} on validation"
     validation = read_scores_table(folder / VALIDATION, read["validation"], where=where)
     scores = {"validation": validation, "test": combiner(read["test"].values, read["test"].layout)}
-    weights, used = _used(combiner, members)
-    used_by = [m.name for m in used]
-    facts: dict[str, Any] = {"method": fusion.model_dump(mode="json"), "weights": weights, "members_used": used_by}
-    facts |= {"note": combiner.note} if combiner.note else {}
-    said = {split: found.own_metrics[0] for split, found in read.items()} if fusion.joint(len(members)) else {}
-    return _Model(name, scores, sum(m.cost for m in used), facts, said)
-
-
-def _used(combiner: Combiner, members: Sequence[_Model]) -> tuple[dict[str, float] | None, list[_Model]]:
-    weights = combiner.weights()
-    if weights is None:
-        return None, list(members)
-    named = {m.name: weight for m, weight in zip(members, weights, strict=True)}
-    return named, [m for m in members if named[m.name] != 0]
+    costs = {m.name: m.cost for m in members}
+    use = use_of_merged(merged, costs) if merged else use_of(combiner, costs)
+    facts = {"method": fusion.model_dump(mode="json"), **use.facts()}
+    as_one = merged or fusion.joint(len(members))
+    said = {split: found.own_metrics[0] for split, found in read.items()} if as_one else {}
+    return _Model(name, scores, use.cost, facts, said)
 
 
 def _contest(

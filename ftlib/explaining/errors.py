@@ -24,6 +24,7 @@ def explain_errors(
     problem: Problem,
     members: Mapping[str, Path],
     fusions: Mapping[str, tuple[Fusion, Path]],
+    merged: Mapping[str, Path] | None = None,
     number: int,
 ) -> dict[str, Any]:
     """Return why the best model erred where it erred worst, as JSON values.
@@ -34,6 +35,7 @@ def explain_errors(
         problem: With its labels filled in.
         members: Member -> its checkpoint, in the order of fusing.
         fusions: Fusion -> the plugin, and the folder with its combiner.
+        merged: Fusion -> the checkpoint that it has made of its members, which is its only member, where it has.
         number: How many of the errors.
 
     Returns:
@@ -41,12 +43,13 @@ def explain_errors(
         texts, and words as [column, start, end, attribution].
     """
     from ftlib.explaining.explain import explain
+    from ftlib.serving.packing import read_by
 
     chosen = errors.slice(0, number)
     if not len(chosen):
         return {"reason": None, "explanations": []}
     try:
-        served = _served(best, problem, members, fusions)
+        served = _served(best, problem, read_by(best, members, merged or {}), fusions)
         found = explain(served, chosen.select(list(problem.input_columns)))
     except UnsupportedError as error:
         return {"reason": str(error), "explanations": []}

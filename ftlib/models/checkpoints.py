@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlib.errors import CheckpointError
+from ftlib.errors import CheckpointError, UnsupportedError
 from ftlib.files import read_json, write_json
 from ftlib.models import families
 from ftlib.models.pretrained import fetch, fingerprint
@@ -80,32 +80,41 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return without_virtual(tokenizer, VirtualTokens.parse(virtual)) if virtual else tokenizer
 
 
-def load(folder: Path, problem: Problem) -> Checkpoint:
+def load(folder: Path, problem: Problem, *, cloze: Mapping[str, Any] | None = None) -> Checkpoint:
     """Open a checkpoint with the head that `problem` needs; a missing head is drawn at random, so seed first.
 
     Args:
         folder: What `fetch` or `save` wrote.
         problem: What is learned, its labels filled in.
+        cloze: Where the pretrained language model is to answer, in words (`ftlib.models.cloze.form_of`): what differs
+            from the form that the checkpoint has, or from the default.
 
     Raises:
         CheckpointError: If the folder holds no model that can be opened, or one for other labels.
         UnsupportedError: If the problem cannot be learned with such a model.
     """
+    from ftlib.models.cloze import attach as attach_form
+    from ftlib.models.cloze import form_of
     from ftlib.models.virtual_tokens import VirtualTokens, attach, layout
 
     settings = _settings(folder)
     families.check(folder, problem)
     _check_labels(folder, settings, problem)
     tokenizer = problem.load_tokenizer(folder)
+    is_cloze = cloze is not None or "cloze" in settings
+    auto_class = families.language_model(folder, "cloze") if is_cloze else problem.auto_class
     if (folder / ADAPTER).exists():
-        model = _load_adapter(folder, problem)
+        model = _load_adapter(folder, problem, auto_class, whole=is_cloze)
     else:
-        model = _load_plain(folder, problem)
+        model = _load_plain(folder, problem, auto_class, whole=is_cloze)
     if tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     model.token_layout = layout(tokenizer)  # type: ignore[assignment]
     if settings.get("virtual_tokens"):
         attach(model, VirtualTokens.parse(settings["virtual_tokens"]))
+    if is_cloze:
+        wanted = {**settings.get("cloze", {}), **{k: v for k, v in (cloze or {}).items() if v is not None}}
+        attach_form(model, form_of(wanted, problem, tokenizer, is_causal=auto_class == "AutoModelForCausalLM"))
     _align(model)
     problem.prepare(model, tokenizer)
     return Checkpoint(model.eval(), tokenizer, settings)
@@ -118,11 +127,12 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
         checkpoint: What `ftlib.training.train` gave.
         folder: Made where missing.
     """
+    from ftlib.models import cloze
     from ftlib.models.virtual_tokens import attached, with_virtual
 
     folder.mkdir(parents=True, exist_ok=True)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    virtual = attached(model)
+    virtual, form = attached(model), cloze.attached(model)
     if virtual:
         tokenizer = with_virtual(tokenizer, virtual)
     with quiet():
@@ -132,8 +142,9 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
         else:
             _save_plain(model, folder)
         _save_tokenizer(tokenizer, folder, as_the_file_says=virtual is not None)
-    settings = {k: v for k, v in checkpoint.settings.items() if k != "virtual_tokens"}
-    write_json(folder / SETTINGS, {**settings, **({"virtual_tokens": virtual.dump()} if virtual else {})})
+    settings = {k: v for k, v in checkpoint.settings.items() if k not in ("virtual_tokens", "cloze")}
+    settings |= {"virtual_tokens": virtual.dump()} if virtual else {}
+    write_json(folder / SETTINGS, {**settings, **({"cloze": form.dump()} if form else {})})
 
 
 @contextmanager
@@ -162,16 +173,17 @@ def _align(model: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
+def _load_plain(folder: Path, problem: Problem, auto_class: str, *, whole: bool = False) -> PreTrainedModel:
+    """Open a model; `whole`: none of its weights may be drawn at random."""
     import torch
     import transformers
     from safetensors import SafetensorError
 
-    auto_class = getattr(transformers, problem.auto_class)
     try:
         with quiet():
-            return auto_class.from_pretrained(
+            model, found = getattr(transformers, auto_class).from_pretrained(
                 str(folder),
+                output_loading_info=True,
                 dtype=torch.float32,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # a head for other labels gives way to a new one
@@ -179,14 +191,26 @@ def _load_plain(folder: Path, problem: Problem) -> PreTrainedModel:
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: no model can be opened ({_first_line(error)}).") from error
+    if whole and found["missing_keys"]:
+        raise UnsupportedError(_no_words(model, sorted(found["missing_keys"])))
+    return model
 
 
-def _load_adapter(folder: Path, problem: Problem) -> PreTrainedModel:
+def _no_words(model: PreTrainedModel, missing: list[str]) -> str:
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return (
+        f"cloze cannot start from a checkpoint without a language model's head: {type(model).__name__} lacks {shown}. "
+        "Drawn at random, it would know no words; start from a base model that was published with it, such as "
+        "bert-base-uncased or roberta-base, or choose full, lora or few_shot."
+    )
+
+
+def _load_adapter(folder: Path, problem: Problem, auto_class: str, *, whole: bool) -> PreTrainedModel:
     from peft import PeftModel
 
     from ftlib.models.peft_models import known_warnings
 
-    base = _load_plain(folder / BASE, problem)
+    base = _load_plain(folder / BASE, problem, auto_class, whole=whole)
     with known_warnings():
         return PeftModel.from_pretrained(base, str(folder))  # type: ignore[return-value,arg-type]
 

@@ -35,13 +35,36 @@ def check(folder: Path, problem: Problem) -> None:
     Raises:
         UnsupportedError: With what the problem needs.
     """
-    path = next((p for p in (folder / "config.json", folder / "base" / "config.json") if p.is_file()), None)
-    config = read_json(path) if path else {}
+    config = _config(folder)
     family = family_of(config)
     if family and family not in problem.families:
         wanted = ", or ".join(FAMILIES[name] for name in problem.families)
         got = f"{config['model_type']}, {FAMILIES[family].partition(',')[0]}"
         raise UnsupportedError(f"{problem.name} needs {wanted}; got {got}. Set another base_model.")
+
+
+def language_model(folder: Path, asked_by: str) -> str:
+    """Return the transformers class that predicts words with a model that reads a text by itself.
+
+    Args:
+        folder: A checkpoint; an adapter is known by its base.
+        asked_by: What needs it, for errors.
+
+    Raises:
+        UnsupportedError: If there is none.
+    """
+    config = _config(folder)
+    classes = {"encoder": "AutoModelForMaskedLM", "causal": "AutoModelForCausalLM"}
+    family = family_of(config)
+    if family not in classes:
+        wanted = ", or ".join(FAMILIES[name] for name in classes)
+        raise UnsupportedError(f"{asked_by} needs {wanted}; got {config.get('model_type')}. Set another base_model.")
+    return classes[family]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = next((p for p in (folder / "config.json", folder / "base" / "config.json") if p.is_file()), None)
+    return read_json(path) if path else {}
 
 
 def family_of(config: dict[str, Any]) -> str | None:

@@ -55,6 +55,13 @@ def backbone(model: nn.Module) -> nn.Module:
     return getattr(inner, inner.base_model_prefix, inner)
 
 
+def reserved_positions(model: nn.Module) -> int:
+    """Return how many positions a RoBERTa-like model keeps for padding: it counts from padding_idx + 1."""
+    positions = getattr(getattr(backbone(model), "embeddings", None), "position_embeddings", None)
+    padding = getattr(positions, "padding_idx", None)
+    return 0 if padding is None else padding + 1
+
+
 def is_encoder_decoder(model: nn.Module) -> bool:
     """Return whether the model has two halves, one that reads and one that writes."""
     return bool(getattr(unwrapped(model).config, "is_encoder_decoder", False))

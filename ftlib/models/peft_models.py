@@ -21,18 +21,22 @@ def known_warnings() -> Iterator[None]:
 
 
 def keep_hooks(model: PreTrainedModel, change: Callable[[Any], Any]) -> PreTrainedModel:
-    """Return what `change` makes of a model, its virtual tokens and token layout moved to the outside."""
+    """Return what `change` makes of a model, its virtual tokens, token layout and cloze form moved to the outside."""
+    from ftlib.models import cloze
     from ftlib.models.virtual_tokens import attach, attached, detach
 
-    virtual = attached(model)
+    virtual, form = attached(model), cloze.attached(model)
     layout = getattr(model, "token_layout", None)
     detach(model)
+    cloze.detach(model)
     with known_warnings():
         changed = change(model)
     if layout is not None:
         changed.token_layout = layout
     if virtual:
         attach(changed, virtual)
+    if form:
+        cloze.attach(changed, form)
     return changed
 
 
@@ -43,7 +47,10 @@ def is_prefix(model: PreTrainedModel) -> bool:
 
 def has_beyond_plain(model: PreTrainedModel) -> frozenset[str]:
     """Return what the model has beyond a plain one, in the words of `Strategy.leaves`."""
-    return frozenset({"prefix"}) if is_prefix(model) else frozenset()
+    from ftlib.models.cloze import attached
+
+    found = {"prefix": is_prefix(model), "cloze template": attached(model) is not None}
+    return frozenset(name for name, is_there in found.items() if is_there)
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 COMPUTED = ("rope", "rotary", "relative", "alibi")
 """In the keys of configs whose positions are computed, not looked up: such a model reads further than it says."""
 
+LANGUAGE_MODELS = ("LMHead", "MaskedLM", "CausalLM", "PreTraining", "ConditionalGeneration")
+"""In the names of classes with a head that predicts words."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -31,6 +34,7 @@ class Size:
         longest_text: Tokens that its tokenizer keeps of a text at most; None where that is not known.
         blocks: How many blocks it has; of an encoder-decoder, each half; () where that is not known.
         num_virtual_tokens: What strategies have added to every row.
+        predicts_words: Whether it was published with a language model's head; None where that is not known.
     """
 
     positions: int | None = None
@@ -38,6 +42,7 @@ class Size:
     longest_text: int | None = None
     blocks: tuple[int, ...] = ()
     num_virtual_tokens: int = 0
+    predicts_words: bool | None = None
 
     def check_length(self, max_length: int) -> None:
         """Refuse rows that are longer than the model can read, though the tokenizer would not cut them.
@@ -100,6 +105,7 @@ def size_of(base_model: str) -> Size | None:
         ends_there=not any(mark in key for key in text for mark in COMPUTED),
         longest_text=int(longest) if longest else None,
         blocks=() if "text_config" in config else _blocks(config),
+        predicts_words=_predicts_words(config),
     )
 
 
@@ -109,6 +115,12 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path)
     except (OSError, ValueError):
         return {}
+
+
+def _predicts_words(config: dict[str, Any]) -> bool | None:
+    """Return whether the class that a config names has a language model's head."""
+    classes = config.get("architectures") or ()
+    return any(mark in name for name in classes for mark in LANGUAGE_MODELS) if classes else None
 
 
 def _positions(config: dict[str, Any]) -> int | None:

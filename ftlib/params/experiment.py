@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
@@ -290,6 +290,17 @@ class Experiment(Section):
             return frozenset()
         before = self.stage(stage.start_from)
         return before.strategy.leaves | self.left_before(before)
+
+    def common_start(self, names: Sequence[str]) -> str:
+        """Return the nearest stage that all these stages descend from; "base" where there is none."""
+        lines = [self._before(self.stage(name)) for name in names]
+        return next(start for start in lines[0] if all(start in line for line in lines))
+
+    def _before(self, stage: Stage) -> tuple[str, ...]:
+        """Return what a stage descends from, the nearest first, "base" last."""
+        if stage.start_from == BASE:
+            return (BASE,)
+        return (stage.start_from, *self._before(self.stage(stage.start_from)))
 
     def base_models(self) -> tuple[str, ...]:
         """Return every pretrained model that is used, the experiment's own first."""

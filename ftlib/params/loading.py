@@ -14,6 +14,7 @@ from ftlib.errors import CheckpointError, DataError, FtlibError, ParamsError, un
 from ftlib.params.documents import Document, Trail, parse_document, read_document
 from ftlib.params.experiment import BASE, Experiment
 from ftlib.params.explaining import Problem, crossing, explain, told
+from ftlib.params.merging import check_mergeable
 from ftlib.params.overriding import override
 from ftlib.params.shapes import locate, unwrap
 from ftlib.plugins import Plugin
@@ -145,14 +146,16 @@ def _related(one: Trail, other: Trail) -> bool:
 
 def _unsupported(experiment: Experiment) -> Iterator[Problem]:
     """Ask the problem for its target, and every strategy, fusion and the metric whether they go with it."""
-    yield from _too_small(experiment)
+    sizes, too_small = _sizes(experiment)
+    yield from too_small
     for i, stage in enumerate(experiment.stages):
         try:
             stage.strategy.check(experiment.problem)
         except FtlibError as error:
             yield ("stages", i, "strategy"), str(error)
         try:
-            stage.strategy.check_start(experiment.left_before(stage), stage.start_from)
+            before = "" if stage.start_from == BASE else stage.start_from
+            stage.strategy.check_start(experiment.left_before(stage), before)
         except FtlibError as error:
             yield ("stages", i, "start_from"), f"stage {stage.name!r}: {error}"
     try:
@@ -169,6 +172,7 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
         try:
             fusion.method.check(target)
             fusion.method.joint(len(experiment.members()))
+            check_mergeable(experiment, fusion.method, sizes)
         except FtlibError as error:
             yield ("fusions", i, "method"), str(error)
     metric = experiment.evaluation.metric
@@ -176,16 +180,21 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
         yield ("evaluation", "metric"), unknown("metric", metric, _metrics(target))
 
 
-def _too_small(experiment: Experiment) -> Iterator[Problem]:
-    """Ask the problem and every strategy whether the base models are large enough, where their configs are at hand."""
+def _sizes(experiment: Experiment) -> tuple[dict[str, Size], list[Problem]]:
+    """Ask the problem and every strategy whether the base models are large enough, where their configs are at hand.
+
+    Returns:
+        Stage -> what it leaves of its base model's size, where that is known, and what is too small.
+    """
     from ftlib.models.sizes import size_of
 
+    problems: list[Problem] = []
     sizes = {model: size for model in experiment.base_models() if (size := size_of(model))}
     for model, size in sizes.items():
         try:
             size.check_length(experiment.problem.most_tokens())
         except FtlibError as error:
-            yield ("problem", "max_length"), f"{error} (base_model {model})"
+            problems.append((("problem", "max_length"), f"{error} (base_model {model})"))
     left: dict[str, Size] = {}
     for stage in experiment.ordered_stages():
         start = sizes.get(experiment.root_model(stage)) if stage.start_from == BASE else left.get(stage.start_from)
@@ -194,7 +203,8 @@ def _too_small(experiment: Experiment) -> Iterator[Problem]:
         try:
             left[stage.name] = stage.strategy.check_size(start, experiment.problem)
         except FtlibError as error:
-            yield ("stages", experiment.stages.index(stage), "strategy"), str(error)
+            problems.append((("stages", experiment.stages.index(stage), "strategy"), str(error)))
+    return left, problems
 
 
 def _metrics(target: Target) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Packing: everything that answering a raw row takes, in one folder that can be copied anywhere.
 
     model.json          the problem with its labels, the cleaning, the members in order, the fusion
-    members/<name>/     a checkpoint each; only those that the fusion reads
+    members/<name>/     a checkpoint each; only those that the fusion reads, or the one that it has made of them
     combiner/           the fitted fusion; missing where the best model is a single member
 
 `ftlib.serving` opens it. Equal models give equal bytes: no time, no path.
@@ -38,6 +38,7 @@ def pack(
     cleaning: Cleaning,
     members: Mapping[str, Path],
     fusions: Mapping[str, tuple[Fusion, Path]],
+    merged: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the packed model into `folder`.
 
@@ -48,11 +49,13 @@ def pack(
         cleaning: How the training rows were repaired.
         members: Member -> checkpoint, in the order that the fusions were fitted in.
         fusions: Fusion -> the plugin, and the folder of its fitted combiner.
+        merged: Fusion -> the checkpoint that it has made of its members, which is its only member, where it has.
 
     Raises:
         CheckpointError: If nothing is called `best`.
     """
-    if best in members:
+    members = read_by(best, members, merged or {})
+    if best in members and best not in fusions:
         positions, fusion, kind = [list(members).index(best)], None, "member"
     elif best in fusions:
         fusion, fitted = fusions[best]
@@ -75,6 +78,17 @@ def pack(
         "num_members": len(names),
         "fusion": fusion.model_dump(mode="json") if fusion else None,
     })  # fmt: skip
+
+
+def read_by(best: str, members: Mapping[str, Path], merged: Mapping[str, Path]) -> Mapping[str, Path]:
+    """Return the checkpoints that a model is made of: the members, or of a fusion that merges them the merged one.
+
+    Args:
+        best: The model: a member or a fusion.
+        members: Member -> checkpoint.
+        merged: Fusion -> checkpoint, of those that merge.
+    """
+    return {best: merged[best]} if best in merged else members
 
 
 def _read_by(combiner: Combiner, num_members: int) -> list[int]:

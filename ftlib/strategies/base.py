@@ -32,8 +32,10 @@ class Strategy(Plugin):
     leaves: ClassVar[frozenset[str]] = frozenset()
     """What its checkpoints have that plain ones lack, such as "prefix". Stages that start from them leave it too."""
 
-    trains: ClassVar[bool] = True
-    """Whether there is anything to learn; else the checkpoint is measured as it is."""
+    @property
+    def trains(self) -> bool:
+        """Whether there are weights to learn; else the checkpoint is measured as it is."""
+        return True
 
     @property
     def refuses(self) -> Mapping[str, str]:
@@ -82,11 +84,26 @@ class Strategy(Plugin):
         """
         return size
 
+    def open(self, folder: Path, problem: Problem) -> Checkpoint:
+        """Return the checkpoint that the stage starts from, with the head that it trains; seed first.
+
+        Args:
+            folder: What `checkpoints.fetch` or `save` wrote.
+            problem: What is learned, its labels filled in.
+
+        Raises:
+            CheckpointError: If it cannot be opened.
+            UnsupportedError: If it has not what the strategy needs.
+        """
+        from ftlib.models import checkpoints
+
+        return checkpoints.load(folder, problem)
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Return the model to train: freeze, wrap or add what is learned. Called once, after seeding.
 
         Args:
-            model: As `checkpoints.load` gives it; ``model.token_layout`` says what is known of its tokenizer.
+            model: As `open` gives it; ``model.token_layout`` says what is known of its tokenizer.
             problem: What is learned, its labels filled in.
 
         Raises:

@@ -1,10 +1,10 @@
 """P-tuning: virtual tokens made by a small network, which is trained in their place; the model itself stays frozen.
 
 What the network makes becomes vocabulary entries at the end, so that a plain model is saved, as by `prompt_tuning`, and
-serving costs the virtual tokens alone. Because one network makes all of them, they learn together: it needs far fewer
-steps than prompt tuning and depends less on where it began. It stays behind LoRA and full fine-tuning on small models
-and on tasks that have to be answered token by token. It wants a rate of 1e-3 to 1e-2, the same for the head, and more
-epochs than full fine-tuning.
+serving costs the virtual tokens alone. One network makes all of them, so they learn together and not each by itself,
+which is meant to steady what prompt tuning learns. With the model frozen, expect it to stay behind LoRA and full
+fine-tuning on small models. It wants a rate of 1e-3 to 1e-2, the same for the head, and more epochs than full
+fine-tuning.
 
 Liu et al. (2021), "GPT Understands, Too", https://arxiv.org/abs/2103.10385, section 2.2: the network is an LSTM or a
 multilayer perceptron, whichever is better on the task. There virtual tokens are placed by hand around a cloze

@@ -42,8 +42,11 @@ class Prefix(Strategy):
 
     @property
     def refuses(self) -> Mapping[str, str]:
-        """Another prefix."""
-        return {"prefix": "start from base, or from a stage without one"}
+        """Another prefix, and a template: peft puts one before heads for labels alone."""
+        return {
+            "prefix": "start from base, or from a stage without one",
+            "cloze template": "choose prompt_tuning or lora, or start from base",
+        }
 
     def check_size(self, size: Size, problem: Problem) -> Size:
         """Refuse a model without positions for the prefix."""
@@ -80,7 +83,7 @@ class Prefix(Strategy):
     def _check_model(self, model: PreTrainedModel, problem: Problem) -> None:
         import inspect
 
-        from ftlib.models.layers import backbone, head_names
+        from ftlib.models.layers import backbone, head_names, reserved_positions
         from ftlib.models.sizes import check_room
 
         name = type(model).__name__
@@ -92,14 +95,5 @@ class Prefix(Strategy):
         unknown_heads = [n for n in head_names(model) if not any(k in n for k in ("classifier", "score", "qa_outputs"))]
         if unknown_heads:
             raise UnsupportedError(f"prefix cannot train the head {', '.join(unknown_heads)} of {name}; choose lora.")
-        room = getattr(model.config, "max_position_embeddings", 1 << 30) - _reserved_positions(model)
+        room = getattr(model.config, "max_position_embeddings", 1 << 30) - reserved_positions(model)
         check_room(problem.max_length, self.num_virtual_tokens, room, self.name)
-
-
-def _reserved_positions(model: PreTrainedModel) -> int:
-    """Return how many positions a RoBERTa-like model keeps for padding: it counts from padding_idx + 1."""
-    from ftlib.models.layers import backbone
-
-    positions = getattr(getattr(backbone(model), "embeddings", None), "position_embeddings", None)
-    padding = getattr(positions, "padding_idx", None)
-    return 0 if padding is None else padding + 1

@@ -11,7 +11,7 @@ https://arxiv.org/abs/2103.00020, section 3.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ftlib.errors import UnsupportedError
 from ftlib.strategies.base import Strategy
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 class ZeroShot(Strategy):
     """The checkpoint as it is; nothing is trained, and settings of training have no effect."""
 
-    trains: ClassVar[bool] = False
+    @property
+    def trains(self) -> bool:
+        """No."""
+        return False
 
     def check(self, problem: Problem) -> None:
         """Refuse a problem whose model begins with a head drawn at random.

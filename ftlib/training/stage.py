@@ -178,9 +178,10 @@ def _facts(model: PreTrainedModel, num_trainable: int) -> dict[str, int]:
 
 
 def _num_virtual_tokens(model: PreTrainedModel) -> int:
-    """Return how many tokens beyond the text every row costs: inserted ones, and those of a prefix."""
+    """Return how many tokens beyond the text every row costs: inserted ones, a template's, and those of a prefix."""
+    from ftlib.models import cloze
     from ftlib.models.virtual_tokens import attached
 
-    virtual = attached(model)
+    virtual, form = attached(model), cloze.attached(model)
     prefixes = (getattr(config, "num_virtual_tokens", 0) or 0 for config in getattr(model, "peft_config", {}).values())
-    return len(virtual.ids if virtual else ()) + sum(prefixes)
+    return len(virtual.ids if virtual else ()) + (form.template.num_added if form else 0) + sum(prefixes)

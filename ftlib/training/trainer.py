@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from ftlib.models import cloze
 from ftlib.models.checkpoints import Checkpoint, quiet
 from ftlib.models.virtual_tokens import attached
 from ftlib.problems.base import Problem
@@ -146,7 +147,7 @@ def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding
     table = model.get_input_embeddings()
     if not isinstance(table, nn.Embedding) or not table.weight.requires_grad or _is_tied(model, table):
         return None
-    if not problem.token_columns:
+    if not problem.token_columns or cloze.attached(model):
         return None
     virtual = attached(model)
     used = [torch.from_numpy(rows.lists[name].flat).unique() for name in problem.token_columns if name in rows.lists]

@@ -29,7 +29,7 @@ def marks(strategy: str, problem: str):
 @pytest.mark.parametrize(("strategy", "problem"), cells(lambda *pair: pair not in MATRIX.refusals))
 def test_every_strategy_learns_every_problem_and_reloads(strategy, problem, tiny_model, tmp_path):
     chosen, plugin = Problem.named(problem)(), Strategy.named(strategy)()
-    trained = contracts.train_on_examples(plugin, chosen, contracts.start_model(chosen, tiny_model), tmp_path)
+    trained = contracts.train_on_examples(plugin, chosen, contracts.start_model(chosen, tiny_model, strategy), tmp_path)
     if plugin.trains:
         contracts.check_overfits(trained)
     contracts.check_weights(trained)
@@ -51,4 +51,4 @@ def test_what_cannot_be_trained_is_refused_by_name_with_a_way_out(strategy, prob
 def test_gradients_reach_what_learns_and_nothing_else(strategy, tiny_model):
     plugin, problem = Strategy.named(strategy)(), Problem.named("text_classification")()
     if plugin.trains:
-        contracts.check_gradients(plugin, problem, tiny_model("bert"))
+        contracts.check_gradients(plugin, problem, contracts.start_model(problem, tiny_model, strategy))

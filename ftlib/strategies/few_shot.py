@@ -1,0 +1,196 @@
+"""Few-shot (SetFit): pairs of rows pull texts of one label together, then a logistic regression is the head.
+
+For eight to a few dozen rows a label: pairs make many examples of few rows, and the head is fitted, not trained, so
+that there is no rate to get wrong. It stands on a base model whose text vectors mean something already, a sentence
+encoder such as all-MiniLM; of a plain masked language model it makes less. From some hundred rows a label full
+fine-tuning is as good or better, and pairs become too many. It wants a rate of 2e-5 to 1e-4, batches of 16 pairs, and
+one epoch of them, or three where rows are fewest. Probabilities of the head are cautious: it is fitted with a penalty.
+
+Sentence encoders are trained for the mean of a text's tokens, and on eight rows a label a first token that no one has
+trained for this does not become as good. So a block that takes the mean is put on top of the model
+(`ftlib.models.mean_pooling`), within what plain transformers opens; it costs a forward pass a block more.
+
+Tunstall et al. (2022), "Efficient Few-Shot Learning Without Prompts", https://arxiv.org/abs/2209.11055, section 3;
+pairs as its package, setfit, draws them ("oversampling"). Texts that have any label in common are alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ftlib.errors import UnsupportedError
+from ftlib.strategies.base import Strategy
+from ftlib.targets.losses import PLAIN, LossShape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import pyarrow as pa
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.sizes import Size
+    from ftlib.problems.base import Problem
+    from ftlib.training.batches import Rows
+    from ftlib.training.stage import Training
+    from ftlib.training.trainer import Fitted
+
+LABELLED = frozenset({"single_label", "multi_label"})
+"""Kinds of target by which two rows are alike or not."""
+
+
+class FewShot(Strategy):
+    """Contrastive training of the encoder, then a logistic regression as the head."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
+
+    pooling: Literal["mean", "head"] = "mean"
+    """What stands for a text: the mean of its tokens, or what the model's own head reads (first or last token)."""
+
+    max_pairs: int = Field(20_000, ge=2)
+    """The most pairs of an epoch; of eight rows a label and two labels there are 144."""
+
+    c: float = Field(1.0, gt=0)
+    """Inverse strength of the penalty on the head's weights: more fits the rows closer."""
+
+    @property
+    def refuses(self) -> Mapping[str, str]:
+        """A prefix: it belongs to the blocks that are there; and a template: its head is a language model's."""
+        return dict.fromkeys(("prefix", "cloze template"), "start from base, or from a stage without one")
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a problem whose rows have no labels of their own.
+
+        Raises:
+            UnsupportedError: With the reason.
+        """
+        super().check(problem)
+        if problem.target.kind not in LABELLED or problem.auto_class != "AutoModelForSequenceClassification":
+            raise UnsupportedError(
+                f"few_shot cannot train {problem.name}: pairs of texts are alike or not by the label of the whole "
+                "text, and a linear head is fitted to these labels; choose full or lora."
+            )
+
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Count the block that takes the mean."""
+        return replace(size, blocks=tuple(n + 1 for n in size.blocks)) if self.pooling == "mean" else size
+
+    def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
+        """Take the head's last layer off, put mean pooling in front of it, and open all weights beneath.
+
+        Raises:
+            UnsupportedError: If the checkpoint has a prefix, no linear head, or is none that can pool the mean.
+        """
+        from ftlib.models import mean_pooling
+        from ftlib.models.linear_heads import take_off
+        from ftlib.models.peft_models import has_beyond_plain, keep_hooks, open_weights
+
+        self.check_start(has_beyond_plain(model))
+        reading = take_off(model, problem.target.num_outputs)
+        open_weights(model)
+        if self.pooling == "head":
+            return model
+
+        def pooled(inner: Any) -> Any:
+            frozen, offset = mean_pooling.add(inner, lambda batch: inner(**batch).logits)
+            for module in frozen:
+                module.requires_grad_(False)
+            reading.origin.fill_(offset)
+            return inner
+
+        return keep_hooks(model, pooled)
+
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN) -> Tensor:
+        """Return the mean squared difference between pairs' cosine similarity and 1 (alike) or 0.
+
+        Args:
+            logits: Vectors of the first texts, then, in the same order, of the second ones.
+            batch: Their labels.
+            problem: What is learned.
+            shape: Without effect: `learn` refuses all but the plain one.
+        """
+        from torch.nn.functional import cosine_similarity, mse_loss
+
+        from ftlib.training.pairs import alike
+
+        half = len(logits) // 2
+        labels = batch["labels"]
+        same = alike(labels[:half], labels[half:])
+        return mse_loss(cosine_similarity(logits[:half], logits[half:]), same.to(logits.dtype))
+
+    def learn(
+        self,
+        checkpoint: Checkpoint,
+        rows: pa.Table,
+        validation: pa.Table,
+        *,
+        problem: Problem,
+        settings: Training,
+        seed: int,
+        scratch: Path,
+        name: str,
+    ) -> Fitted:
+        """Train on pairs, fit the head to the vectors of all rows, and measure it once.
+
+        Raises:
+            UnsupportedError: If the settings shape a loss on labels, which there is none of.
+        """
+        import numpy as np
+
+        from ftlib.training.batches import Rows
+        from ftlib.training.pairs import Pairs, distinct, draw
+        from ftlib.training.trainer import fit, measured_as_it_is
+
+        _check_settings(settings)
+        given = Rows.from_table(rows, checkpoint.tokenizer, problem)
+        places = distinct(given)
+        pairs = draw(given.fixed["labels"][places], self.max_pairs, np.random.default_rng([seed, len(places)]))
+        fitted = fit(checkpoint, Pairs.of(given, places[pairs]), validation.slice(0, 0), problem=problem, strategy=self,
+                     settings=settings, seed=seed, scratch=scratch, name=name)  # fmt: skip
+        self._fit_head(checkpoint.model, given, problem)
+        return _joined(fitted, measured_as_it_is(checkpoint, validation, problem, settings))
+
+    def _fit_head(self, model: Any, rows: Rows, problem: Problem) -> None:
+        from ftlib.models.linear_heads import put_back
+        from ftlib.training.logistic import sigmoid_head, softmax_head
+
+        features, labels = _features(model, rows, problem), rows.fixed["labels"]
+        if labels.ndim == 1:
+            put_back(model, *softmax_head(features, labels, problem.target.num_outputs, self.c))
+        else:
+            put_back(model, *sigmoid_head(features, labels, self.c))
+
+
+def _check_settings(settings: Training) -> None:
+    names = ("label_smoothing", "focal_gamma", "class_weights", "r_drop")
+    wrong = [name for name in names if getattr(settings.regularization, name)]
+    if wrong:
+        raise UnsupportedError(
+            f"few_shot cannot use regularization.{', '.join(wrong)}: its loss is of pairs of texts, and its head is "
+            "fitted, so no loss on labels is trained; leave it out."
+        )
+
+
+def _features(model: Any, rows: Rows, problem: Problem) -> np.ndarray:
+    """Return what the head's last layer reads of each row, shape (num_rows, width), float64."""
+    import numpy as np
+
+    from ftlib.models.forward import forward_rows
+
+    parts = list(forward_rows(model, rows, problem))
+    order = np.argsort(np.concatenate([places for places, _ in parts]))
+    return np.concatenate([vectors for _, vectors in parts])[order].astype(np.float64)
+
+
+def _joined(fitted: Fitted, measured: Fitted) -> Fitted:
+    """Return what training gave, with the validation of the finished model as its last pass."""
+    steps, epochs = fitted.figures["steps"], fitted.figures["epochs"]
+    history = [*fitted.history, *({**row, "step": int(steps), "epoch": epochs} for row in measured.history)]
+    best = {name: value for name, value in measured.figures.items() if name.startswith("best_")}
+    return replace(fitted, history=history, figures={**fitted.figures, **best, "best_step": steps})
