@@ -17,7 +17,8 @@ from ftlib.models import checkpoints
 from ftlib.models.checkpoints import Checkpoint
 from ftlib.models.layers import head_names
 from ftlib.prediction import predict
-from ftlib.problems.base import Problem, vectors
+from ftlib.problems._learning import vectors
+from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
 from ftlib.training.batches import Rows

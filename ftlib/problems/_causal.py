@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ftlib.errors import CheckpointError, DataError
+from ftlib.errors import DataError
 from ftlib.problems import _generation
 from ftlib.problems._packing import causal_logits
-from ftlib.problems._places import logits_at, mean_loss, rows_at_once
-from ftlib.targets.losses import IGNORED, PLAIN, LossShape, two_way_divergence
+from ftlib.problems._places import logits_at, rows_at_once
+from ftlib.targets.losses import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.ensembles import Ensemble
     from ftlib.problems.base import Problem
     from ftlib.targets.text_metrics import Quality
@@ -40,22 +39,6 @@ LOSS, NUM_TOKENS = "answer_loss", "answer_tokens"
 """Columns of predictions: the gold answer's negative log-likelihood and its tokens; null where nobody knows one."""
 
 # -- rows ----------------------------------------------------------------------------------------------
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, problem: str) -> None:
-    """Refuse a tokenizer without an end of text: no answer would end (CheckpointError)."""
-    if tokenizer.eos_token_id is None:
-        raise CheckpointError(
-            f"{problem} needs a tokenizer with an end of text (eos_token), and the base model's has none: no answer "
-            "would end. Choose another base model."
-        )
-
-
-def rooms(max_length: int, max_answer_tokens: int, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Return how many tokens a prompt and an answer may have: together no more than the model reads."""
-    limit = min(max_length, tokenizer.model_max_length)
-    answer = min(max_answer_tokens, limit // 2)
-    return limit - answer, answer
 
 
 def prompts_table(prompts: Sequence[Sequence[int]], room: int, cut: Sequence[int] = ()) -> pa.Table:
@@ -154,49 +137,7 @@ def forward(model: Any, batch: Mapping[str, Tensor], room: int | None = None) ->
     return torch.cat((logits, logits_at(model, taught, batch["teacher_labels"], causal=True)))
 
 
-def loss(logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
-    """Return the mean cross-entropy of the gold answers' tokens."""
-    return mean_loss(_gold_part(logits, batch), batch["labels"], shape)
-
-
-def consistency(one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return both divergences between two passes, mean over the gold answers' tokens."""
-    return two_way_divergence(_gold_part(one, batch), _gold_part(other, batch))
-
-
-def _gold_part(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    return logits[: int((batch["labels"] != IGNORED).sum())]
-
-
-def distillation_loss(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean cross-entropy of the teachers' answers' tokens."""
-    return mean_loss(logits[int((batch["labels"] != IGNORED).sum()) :], batch["teacher_labels"])
-
-
 # -- reading -------------------------------------------------------------------------------------------
-
-
-def measure(problem: Problem, checkpoint: Checkpoint, rows: pa.Table, precision: Precision) -> dict[str, float]:
-    """Return the loss a token of the gold answers, and the perplexity; texts are not written, which would be slow."""
-    from ftlib.models.ensembles import Ensemble
-
-    losses, counts = answer_losses(problem, Ensemble.alone(checkpoint), [rows], precision)
-    return _per_token(losses.sum(), counts.sum())
-
-
-def own_metrics(predictions: pa.Table) -> dict[str, float]:
-    """Return the perplexity of the gold answers; {} where nobody knows them."""
-    import pyarrow.compute as pc
-
-    total, count = pc.sum(predictions[LOSS]).as_py(), pc.sum(predictions[NUM_TOKENS]).as_py()
-    return {"perplexity": _per_token(total, count)["perplexity"]} if count else {}
-
-
-def _per_token(total: float, count: float) -> dict[str, float]:
-    from math import exp
-
-    mean = float(total) / max(1.0, float(count))
-    return {"loss": mean, "perplexity": exp(min(mean, 700.0))}
 
 
 def answer_losses(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import CheckpointError, DataError
 from ftlib.problems import _generation, _lockstep
 from ftlib.problems._generation import Generation
-from ftlib.targets.losses import IGNORED, PLAIN, LossShape, cross_entropy, two_way_divergence
+from ftlib.targets.losses import IGNORED, PLAIN, LossShape, cross_entropy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,13 +85,6 @@ def token_ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: i
     found = tokenizer(text_target=list(texts), truncation=True, max_length=limit, verbose=False)["input_ids"]
     ended = [ids if end in ids[-2:] else [*ids[: limit - 1], end] for ids in found]
     return pa.array(ended, pa.list_(pa.int32()))
-
-
-def encode_labels(
-    rows: pa.Table, encoded: pa.Table, column: str, tokenizer: PreTrainedTokenizerBase, limit: int
-) -> pa.Table:
-    """Return encoded rows with `labels`, the tokens of their gold texts."""
-    return encoded.append_column("labels", token_ids(rows[column].to_pylist(), tokenizer, limit))
 
 
 def teach(
@@ -189,12 +182,6 @@ def loss(logits: Tensor, labels: Tensor, shape: LossShape = PLAIN, smoothing: fl
     if smoothing and not shape.label_smoothing:
         shape = replace(shape, label_smoothing=smoothing)
     return cross_entropy(logits.flatten(0, 1), labels.flatten(), shape)
-
-
-def consistency(one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return both divergences between two passes, mean over the gold texts' tokens."""
-    known = batch["labels"] != IGNORED
-    return two_way_divergence(gold_part(one, batch)[known], gold_part(other, batch)[known])
 
 
 # -- reading and writing -------------------------------------------------------------------------------

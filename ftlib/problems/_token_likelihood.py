@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +132,7 @@ def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
+class Places:
     """A member's places, row after row.
 
     Attributes:
@@ -150,7 +150,8 @@ class _Places:
     top_log: np.ndarray
 
     @classmethod
-    def of(cls, table: pa.Table) -> _Places:
+    def of(cls, table: pa.Table) -> Places:
+        """Return the places of a member's predictions."""
         import numpy as np
         import pyarrow.compute as pc
 
@@ -181,8 +182,8 @@ def align_tokens(predictions: Sequence[pa.Table]) -> tuple[np.ndarray, Layout]:
     from ftlib.targets.layout import Layout
     from ftlib.targets.token_likelihood import PLACE, TEXT, TOKEN
 
-    members = [_Places.of(table) for table in predictions]
-    _check_alike(predictions, members)
+    members = [Places.of(table) for table in predictions]
+    check_alike(predictions, members)
     first = members[0]
     place, token, at = _units(members)
     values = np.zeros((len(members), len(place)))
@@ -198,7 +199,8 @@ def align_tokens(predictions: Sequence[pa.Table]) -> tuple[np.ndarray, Layout]:
     return values[..., None], Layout.of(counts, pa.table(units))
 
 
-def _check_alike(predictions: Sequence[pa.Table], members: Sequence[_Places]) -> None:
+def check_alike(predictions: Sequence[pa.Table], members: Sequence[Places]) -> None:
+    """Refuse members whose tokens cannot be compared (UnsupportedError)."""
     import numpy as np
 
     digests = {table[VOCABULARY][0].as_py() for table in predictions if len(table)}
@@ -212,7 +214,7 @@ def _check_alike(predictions: Sequence[pa.Table], members: Sequence[_Places]) ->
         )
 
 
-def _units(members: Sequence[_Places]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _units(members: Sequence[Places]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Return each unit's place and token (-1: the gold one's unit), and where each member's candidates are among them.
 
     Units are in the order of places: the gold one's first, then candidates by falling mean probability.
@@ -238,7 +240,7 @@ def _units(members: Sequence[_Places]) -> tuple[np.ndarray, np.ndarray, list[np.
 def _references(place: np.ndarray, token: np.ndarray, gold: np.ndarray) -> pa.Array:
     import numpy as np
 
-    from ftlib.problems.base import vectors
+    from ftlib.problems._learning import vectors
     from ftlib.targets.token_likelihood import IS_GOLD, IS_PLACE, QUALITY
 
     known = gold[place] >= 0
@@ -257,101 +259,3 @@ def _unit_texts(predictions: Sequence[pa.Table], at: Sequence[np.ndarray], num_u
     for table, found in zip(predictions, at, strict=True):
         texts[found] = table[TEXTS].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return pa.array(texts, pa.string())
-
-
-# -- training and teaching -----------------------------------------------------------------------------
-
-
-def measure(problem: Problem, checkpoint: Checkpoint, rows: pa.Table, precision: Precision) -> dict[str, float]:
-    """Return the loss a token and the metrics of encoded rows."""
-    predictions = problem.predict(checkpoint, rows, precision=precision)
-    scores, layout = problem.align([predictions], rows)
-    found = problem.target.over(layout).metrics(scores[0], problem.references(rows, layout))
-    return {"loss": found["log_loss"], **found}
-
-
-def teach(rows: pa.Table, predictions: Sequence[pa.Table]) -> pa.Table:
-    """Return encoded rows with teacher_tokens and teacher_log_probabilities: lists, the same number for each place.
-
-    Of several teachers, the mean of their distributions: every token that one of them has, as far as they have it.
-
-    Raises:
-        UnsupportedError: If the teachers have different vocabularies.
-    """
-    import numpy as np
-    import pyarrow as pa
-
-    members = [_Places.of(table) for table in predictions]
-    _check_alike(predictions, members)
-    tokens = np.concatenate([m.top for m in members], axis=1)
-    logs = np.concatenate([m.top_log - np.log(len(members)) for m in members], axis=1)
-    if len(members) > 1:
-        tokens, logs = _pooled(tokens, logs)
-    own, counts = _places_of_lines(rows, members[0].counts)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts * tokens.shape[1])]).astype(np.int32))
-    for name, values in (("teacher_tokens", tokens.astype(np.int32)), ("teacher_log_probabilities", logs.astype("f4"))):
-        rows = rows.append_column(name, pa.ListArray.from_arrays(offsets, pa.array(values[own].ravel())))
-    return rows
-
-
-def _places_of_lines(rows: pa.Table, in_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which of the predictions' places are each line's own, and how many; a long row's lines share its places.
-
-    Args:
-        rows: Encoded rows.
-        in_row: Places of the whole row, for each line.
-    """
-    import numpy as np
-
-    counts = np.array([sum(label != IGNORED for label in line) for line in rows["labels"].to_pylist()], np.int64)
-    starts = np.cumsum(in_row) - in_row
-    done: dict[int, int] = {}
-    own = []
-    for row_id, start, count in zip(rows["row_id"].to_pylist(), starts.tolist(), counts.tolist(), strict=True):
-        first = start + done.get(row_id, 0)
-        done[row_id] = done.get(row_id, 0) + count
-        own.append(np.arange(first, first + count))
-    return np.concatenate(own), counts
-
-
-def _pooled(tokens: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each place's tokens once: what several teachers give to one is summed, in its first place."""
-    import numpy as np
-
-    probability = np.exp(logs)
-    same = tokens[:, :, None] == tokens[:, None, :]
-    summed = (same * probability[:, None, :]).sum(-1)
-    is_first = same.argmax(-1) == np.arange(tokens.shape[1])
-    with np.errstate(divide="ignore"):
-        return tokens, np.where(is_first, np.log(summed), ABSENT)
-
-
-ABSENT = -1e4
-"""The log-probability of a token that another one of the list stands for already."""
-
-
-def divergence(logits: Any, batch: Mapping[str, Any], temperature: float) -> Any:
-    """Return KL(teacher || student) over the teacher's most probable tokens and all others as one, times T squared.
-
-    Softened by the temperature as far as that is known: the others, of which only the sum is known, are taken for one.
-    """
-    import torch
-
-    from ftlib.targets.losses import softened_divergence
-
-    counts = (batch["labels"] != IGNORED).sum(1, keepdim=True)
-    width = batch["teacher_tokens"].shape[1] // max(1, int(counts.max()))  # the longest row is not padded
-    real = torch.arange(batch["teacher_tokens"].shape[1], device=counts.device) < counts * width
-    wanted = batch["teacher_log_probabilities"][real].reshape(len(logits), width)
-    chosen = batch["teacher_tokens"][real].reshape(len(logits), width)
-    student = logits.float().log_softmax(-1).gather(1, chosen)
-    student = student.masked_fill(wanted < ABSENT / 2, ABSENT)
-    return softened_divergence(_with_others(student), _with_others(wanted), temperature)
-
-
-def _with_others(logs: Any) -> Any:
-    """Return log-probabilities with that of all other tokens as a last column."""
-    import torch
-
-    rest = (1 - logs.exp().sum(-1, keepdim=True)).clamp_min(1e-6).log()
-    return torch.cat((logs, rest), dim=-1)

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
+from ftlib.problems._answering import Answering
+from ftlib.problems._learning import Learning
 from ftlib.targets.losses import PLAIN, LossShape
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ class Problem(Plugin):
     """What is learned: its columns, encoding, model class and target.
 
     The defaults fit a model that reads a text and gives one vector of logits for it. A problem that predicts more for
-    a row (tags of words, spans, texts) has a target with a layout, and overrides what is below the line it differs at.
+    a row (tags of words, spans, texts) has a target with a layout, and overrides what differs. How a model learns and
+    what is made of its scores are values of their own, `learning` and `answering`, which problems that are alike in it
+    share; a hook that a problem overrides itself comes before them.
     """
 
     kind: ClassVar[str] = "problem"
@@ -80,6 +84,9 @@ class Problem(Plugin):
     refuses: ClassVar[Mapping[str, str]] = {}
     """Strategies that cannot train it, each with the reason of principle and what to choose."""
 
+    answering: ClassVar[Answering] = Answering()
+    """How members' predictions become answers: what `align` and the hooks after it do."""
+
     max_length: int = Field(128, ge=8)
     """Tokens kept of a row; longer rows are cut, and counted."""
 
@@ -92,6 +99,11 @@ class Problem(Plugin):
     def input_columns(self) -> tuple[str, ...]:
         """The columns that hold the input: two rows are the same where these are equal."""
         return (*self.text_columns, *self.other_columns)
+
+    @property
+    def learning(self) -> Learning:
+        """How a model reads and learns, with the parameters it does so by: what `encode`, `loss`, `predict`... do."""
+        return Learning()
 
     # -- what is predicted -------------------------------------------------------------------------
 
@@ -145,7 +157,7 @@ class Problem(Plugin):
             `encode_labels` and `predict` need. One line a row, or, where long rows become
             several windows, more, with a column `row` (int64): the position in `rows`.
         """
-        raise NotImplementedError
+        return self.learning.encode(self, rows, tokenizer)
 
     def encode_labels(self, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return encoded rows with what the loss reads.
@@ -155,12 +167,7 @@ class Problem(Plugin):
             encoded: What `encode` gave of them.
             tokenizer: The same.
         """
-        import pyarrow as pa
-
-        labels = self.target.encode(rows[self.label_column])
-        flat = labels.ndim == 1
-        column = pa.array(labels) if flat else vectors(labels)
-        return encoded.append_column("labels", column)
+        return self.learning.encode_labels(self, rows, encoded, tokenizer)
 
     # -- the model ---------------------------------------------------------------------------------
 
@@ -170,12 +177,11 @@ class Problem(Plugin):
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Refuse a tokenizer that lacks what the problem needs (CheckpointError)."""
+        self.learning.check_tokenizer(self, tokenizer)
 
     def load_tokenizer(self, folder: Path) -> Any:
         """Open what rows are encoded with: a checkpoint's tokenizer, or a processor that behaves like one."""
-        from ftlib.models.checkpoints import load_tokenizer
-
-        return load_tokenizer(folder)
+        return self.learning.load_tokenizer(self, folder)
 
     def draw(self, batch: Mapping[str, Tensor], seed: Sequence[int]) -> Mapping[str, Tensor]:
         """Return a training batch with what is drawn anew each time that it is met, such as masks; here as it is.
@@ -212,7 +218,7 @@ class Problem(Plugin):
             model: Of `auto_class`.
             batch: `model_inputs`, attention_mask and, in training, `model_targets`.
         """
-        return model(**{k: v for k, v in batch.items() if k not in self.model_targets}).logits
+        return self.learning.forward(self, model, batch)
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
         """Return the scalar loss of a batch on its gold labels.
@@ -222,7 +228,7 @@ class Problem(Plugin):
             batch: As there.
             shape: How labels count.
         """
-        return self.target.loss(logits, batch["labels"], shape)
+        return self.learning.loss(self, logits, batch, shape)
 
     def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return how far two passes over a batch, with other dropout, are apart on what has a gold label: for R-Drop.
@@ -232,7 +238,7 @@ class Problem(Plugin):
             other: What it gave the second time.
             batch: As there.
         """
-        return self.target.consistency(one, other, batch["labels"])
+        return self.learning.consistency(self, one, other, batch)
 
     def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
         """Return how far a student is from its teachers: see `Target.distillation_loss`.
@@ -242,7 +248,7 @@ class Problem(Plugin):
             batch: With what `teach` added to encoded rows.
             temperature: Softness of both.
         """
-        return self.target.distillation_loss(logits, batch["teacher_logits"], temperature)
+        return self.learning.distillation_loss(self, logits, batch, temperature)
 
     # -- predictions -------------------------------------------------------------------------------
 
@@ -254,15 +260,9 @@ class Problem(Plugin):
         Returns:
             The member's predictions, one line a row: row_id, and here logits (fixed_size_list<float32>).
         """
-        import numpy as np
-        import pyarrow as pa
+        from ftlib.models.ensembles import Ensemble
 
-        from ftlib.models.forward import forward
-
-        logits = np.empty((len(rows), self.target.num_outputs), np.float32)
-        for indices, outputs in forward(checkpoint, rows, self, precision=precision, watch=watch):
-            logits[indices] = outputs
-        return pa.table({"row_id": rows["row_id"], "logits": vectors(logits)})
+        return self.learning.predict(self, Ensemble.alone(checkpoint), [rows], precision, watch)
 
     def predict_jointly(
         self,
@@ -272,18 +272,14 @@ class Problem(Plugin):
         precision: Precision = "float32",
         watch: Watch | None = None,
     ) -> pa.Table:
-        """Run checkpoints over the same rows as one model, where a fusion wants it (`Fusion.joint`): see `predict`.
-
-        Args:
-            ensemble: The checkpoints, and how the mean of what they say is taken.
-            rows: What each one reads: the same rows, encoded.
-            precision: What to compute in.
-            watch: Called with every batch.
+        """Run checkpoints over the same rows, as each one reads them, as one model: see `predict`, `Fusion.joint`.
 
         Raises:
             UnsupportedError: If answers are not written token by token.
         """
-        raise UnsupportedError(f"{self.name}: no answer is written token by token here; use averaging instead.")
+        if not self.learning.writes:
+            raise UnsupportedError(f"{self.name}: no answer is written token by token here; use averaging instead.")
+        return self.learning.predict(self, ensemble, rows, precision, watch)
 
     def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
         """Return the loss and the metrics of encoded rows, as training watches them: "loss" and metric names.
@@ -293,14 +289,7 @@ class Problem(Plugin):
             rows: Encoded rows with their labels.
             precision: What to compute in.
         """
-        from ftlib.models.forward import LossMeter, one_line_each
-
-        meter = LossMeter(self)
-        predictions = self.predict(checkpoint, rows, precision=precision, watch=meter)
-        alone = one_line_each(rows)
-        scores, layout = self.align([predictions], alone)
-        found = self.target.over(layout).metrics(scores[0], self.references(alone, layout))
-        return {"loss": meter.mean, **found}
+        return self.learning.measure(self, checkpoint, rows, precision)
 
     def tune(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, Any]:
         """Return what is decided of a trained model on validation rows, beside its weights: {} by default.
@@ -317,7 +306,7 @@ class Problem(Plugin):
     @property
     def validation_metric(self) -> str:
         """What the best weights of a stage are chosen by: "loss", or a metric that `measure` gives."""
-        return self.target.main_metric
+        return self.learning.validation_metric or self.target.main_metric
 
     def references(self, rows: pa.Table, layout: Layout | None) -> np.ndarray:
         """Return gold answers as metrics take them, one line a unit: see `Target.encode`.
@@ -326,11 +315,7 @@ class Problem(Plugin):
             rows: One line a row: of a split, with canonical labels, or encoded.
             layout: As `align` gave it.
         """
-        from ftlib.training.batches import values
-
-        if self.label_column in rows.column_names:
-            return self.target.over(layout).encode(self.gold(rows))
-        return values(rows["labels"])
+        return self.answering.references(self, rows, layout)
 
     def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout | None]:
         """Return the members' scores of the same units, and which units rows have (None: each row is one).
@@ -345,11 +330,7 @@ class Problem(Plugin):
         Raises:
             ArtifactError: If predictions are not such as the problem makes, or not finite.
         """
-        import numpy as np
-
-        from ftlib.ensembling import finite_logits
-
-        return np.stack([self.target.scores(finite_logits(t, self.target.num_outputs)) for t in predictions]), None
+        return self.answering.align(self, predictions, rows)
 
     def teach(
         self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
@@ -364,11 +345,7 @@ class Problem(Plugin):
         Returns:
             `rows` with teacher_logits: those whose scores are the mean of the teachers'.
         """
-        from ftlib.ensembling import finite_logits
-
-        logits = [finite_logits(table, self.target.num_outputs) for table in predictions]
-        mean = logits[0] if len(logits) == 1 else self.target.mean_logits(logits)
-        return rows.append_column("teacher_logits", vectors(mean.astype("float32")))
+        return self.learning.teach(self, rows, predictions, tokenizer)
 
     def own_metrics(self, predictions: pa.Table) -> dict[str, float]:
         """Return what one member's predictions say of gold answers beyond its scores, such as perplexity; {} here.
@@ -378,7 +355,7 @@ class Problem(Plugin):
         Args:
             predictions: As `predict` gives them of rows whose answers are known.
         """
-        return {}
+        return self.learning.own_metrics(self, predictions)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -393,38 +370,19 @@ class Problem(Plugin):
         Returns:
             prediction; confidence where the target has one; and here score:<label>.
         """
-        target = self.target.over(layout)
-        columns: dict[str, Sequence[Any]] = {"prediction": target.decode(scores)}
-        sure = target.confidence(scores)
-        if sure is not None:
-            columns["confidence"] = sure  # type: ignore[assignment]
-        if target.labels and layout is None:
-            columns |= {f"score:{label}": scores[:, i] for i, label in enumerate(target.labels)}  # type: ignore[misc]
-        return columns
+        return self.answering.answers(self, scores, rows, layout)
 
     def questions(
         self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
     ) -> list[Question]:
         """Return which scores are explained (`ftlib.explaining`): of the answers, or of `label` in their place."""
-        from ftlib.problems._questions import about_labels
-
-        return about_labels(self.target.over(layout), scores, label)
+        return self.answering.questions(self, scores, rows, layout, label)
 
     def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
         """Return what a model reads to answer each question, and how its score follows; `rows` has one for each."""
-        from ftlib.problems._questions import pose
-
-        return pose(self, checkpoint, rows, questions)
+        return self.answering.pose(self, checkpoint, rows, questions)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:
         """Return a few valid raw rows, as the contract tests use them: at least two per label."""
         raise NotImplementedError
-
-
-def vectors(values: np.ndarray) -> pa.Array:
-    """Return rows of numbers, shape (num_rows, size), as a column of vectors."""
-    import numpy as np
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])

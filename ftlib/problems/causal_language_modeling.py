@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ftlib.problems import _token_likelihood as tokens
+from ftlib.problems._answering import Answering
 from ftlib.problems._packing import causal_logits
-from ftlib.problems._places import mean_loss
+from ftlib.problems._token_learning import TokenAnswering, TokenLearning
 from ftlib.problems.base import Problem
-from ftlib.targets.losses import IGNORED, PLAIN, LossShape, two_way_divergence
+from ftlib.targets.losses import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
-    from ftlib.models.forward import Watch
     from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.targets.token_likelihood import TokenLikelihood
-    from ftlib.training.precision import Precision
 
 
 class CausalLanguageModeling(Problem):
@@ -52,6 +50,7 @@ class CausalLanguageModeling(Problem):
     padding: ClassVar[Mapping[str, int]] = {"labels": IGNORED}
     padding_side: ClassVar[str | None] = "right"
     answers_untrained: ClassVar[bool] = True
+    answering: ClassVar[Answering] = TokenAnswering()
 
     packing: bool = False
     """Short rows share a line in training, unseen by each other: the same loss, and less padding. Batches of similar
@@ -68,9 +67,9 @@ class CausalLanguageModeling(Problem):
         return TokenLikelihood()
 
     @property
-    def validation_metric(self) -> str:
-        """The loss."""
-        return "loss"
+    def learning(self) -> TokenLearning:
+        """As a language model learns a text's tokens."""
+        return TokenLearning(num_candidates=self.num_candidates, with_texts=False)
 
     def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return token ids; a text that is longer than max_length goes on in further lines, each with its row."""
@@ -94,61 +93,9 @@ class CausalLanguageModeling(Problem):
             "num_truncated": pa.array([0] * len(ids), pa.int32()),
         })  # fmt: skip
 
-    def encode_labels(self, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return encoded rows as they are: the text is its own answer."""
-        return encoded
-
-    def model_settings(self) -> dict[str, Any]:
-        """Return {}: the pretrained head stays as it is."""
-        return {}
-
     def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of the labelled places, shape (num_labelled, vocabulary_size)."""
         return causal_logits(model, batch, self.max_length if self.packing else None)
-
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
-        """Return the mean cross-entropy of the labelled tokens."""
-        return mean_loss(logits, batch["labels"], shape)
-
-    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return both divergences, mean over the predicted tokens."""
-        return two_way_divergence(one, other)
-
-    def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """Return the divergence from the teacher's distribution over its most probable tokens and all others."""
-        return tokens.divergence(logits, batch, temperature)
-
-    def teach(
-        self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> pa.Table:
-        """Return encoded rows with the teachers' most probable tokens at each place."""
-        return tokens.teach(rows, predictions)
-
-    def predict(
-        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
-    ) -> pa.Table:
-        """Return how likely the model finds each token, and what it would have said, one line a row."""
-        return tokens.predict_tokens(
-            self,
-            checkpoint,
-            rows,
-            num_candidates=self.num_candidates,
-            with_texts=False,
-            precision=precision,
-            watch=watch,
-        )
-
-    def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
-        """Return the loss a token, perplexity and accuracy."""
-        return tokens.measure(self, checkpoint, rows, precision)
-
-    def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout]:
-        """Return the members' probabilities of the same tokens."""
-        return tokens.align_tokens(predictions)
-
-    def references(self, rows: pa.Table, layout: Layout | None) -> np.ndarray:
-        """Return what metrics are made of, one line a unit."""
-        return self.target.over(layout).encode(None)  # type: ignore[arg-type]
 
     def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
         """Return how unexpected each text is: its perplexity, its log-likelihood and the number of tokens."""

@@ -24,26 +24,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ftlib.problems import _causal, _causal_writing, _chat, _generation
+from ftlib.problems import _causal, _chat
+from ftlib.problems._answering import Answering
+from ftlib.problems._causal_learning import CausalLearning
 from ftlib.problems._generation import Generation
+from ftlib.problems._text_answering import TextAnswering
 from ftlib.problems.base import Problem
-from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.text_metrics import BleuTokenizer, Measuring, Quality
 from ftlib.targets.texts import Texts
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
-    from ftlib.models.ensembles import Ensemble
-    from ftlib.models.forward import Watch
     from ftlib.problems._questions import Posed, Question
     from ftlib.targets.base import Column
     from ftlib.targets.layout import Layout
-    from ftlib.training.precision import Precision
 
 
 class Dialogue(Problem):
@@ -61,6 +59,7 @@ class Dialogue(Problem):
     padding: ClassVar[Mapping[str, int]] = _causal.PADDING
     padding_side: ClassVar[str | None] = "right"
     answers_untrained: ClassVar[bool] = True
+    answering: ClassVar[Answering] = TextAnswering()
 
     max_length: int = Field(512, ge=16)
     """Tokens of a conversation; of longer ones the oldest exchanges go."""
@@ -93,9 +92,16 @@ class Dialogue(Problem):
         return Texts(main_metric=self.metric, measuring=Measuring(self.quality, self.bleu_tokenizer))
 
     @property
-    def validation_metric(self) -> str:
-        """The loss: answers are not written while training."""
-        return "loss"
+    def learning(self) -> CausalLearning:
+        """As a causal model learns what the assistant says."""
+        return CausalLearning(
+            generation=self.generation,
+            max_length=self.max_length,
+            max_answer_tokens=self.max_answer_tokens,
+            packing=self.packing,
+            utility=self.quality,
+            ends=lambda tokenizer: _chat.end_tokens(tokenizer, self.template),
+        )
 
     # -- rows --------------------------------------------------------------------------------------
 
@@ -121,12 +127,12 @@ class Dialogue(Problem):
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Refuse a tokenizer without a chat template, or without an end of text."""
-        _causal.check_tokenizer(tokenizer, self.name)
+        super().check_tokenizer(tokenizer)
         _chat.check_template(tokenizer, self.template)
 
     def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return the conversations' tokens up to where the assistant gives its last answer."""
-        room = self._rooms(tokenizer)[0]
+        room = self.learning.rooms(tokenizer)[0]
         asked = [_chat.before_answer(messages) for messages in _read(rows)]
         kept = [self._fitted(messages, tokenizer) for messages in asked]
         prompts = [_chat.prompt_ids(tokenizer, messages, self.template) for messages in kept]
@@ -143,105 +149,21 @@ class Dialogue(Problem):
             kept = [*self._fitted(messages[:-1], tokenizer), messages[-1]]
             turns = _chat.lay_out(tokenizer, kept, self.template)
             lines.append((turns.ids, turns.is_answer))
-        return _causal.with_answers(encoded, lines, sum(self._rooms(tokenizer)))
+        return _causal.with_answers(encoded, lines, sum(self.learning.rooms(tokenizer)))
 
     def _fitted(self, messages: list[_chat.Message], tokenizer: PreTrainedTokenizerBase) -> list[_chat.Message]:
-        room = self._rooms(tokenizer)[0]
+        room = self.learning.rooms(tokenizer)[0]
         return _chat.fitted(messages, lambda some: len(_chat.prompt_ids(tokenizer, some, self.template)) <= room)
-
-    def _rooms(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-        return _causal.rooms(self.max_length, self.max_answer_tokens, tokenizer)
-
-    # -- the model ---------------------------------------------------------------------------------
-
-    def model_settings(self) -> dict[str, Any]:
-        """Return {}: the pretrained head stays as it is."""
-        return {}
 
     def prepare(self, model: Any, tokenizer: Any) -> None:
         """Give the tokenizer the template of the params, so that it is saved with the model."""
         if self.template:
             tokenizer.chat_template = self.template
 
-    def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits of the answers' tokens, shape (num_tokens, vocabulary_size)."""
-        return _causal.forward(model, batch, self.max_length if self.packing else None)
-
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
-        """Return the mean cross-entropy of the answers' tokens."""
-        return _causal.loss(logits, batch, shape)
-
-    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return both divergences, mean over the gold answers' tokens."""
-        return _causal.consistency(one, other, batch)
-
-    def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """Return the mean cross-entropy of the teacher's last answers."""
-        return _causal.distillation_loss(logits, batch)
-
-    def teach(
-        self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> pa.Table:
-        """Return encoded rows with the teachers' last answers."""
-        end = _chat.end_tokens(tokenizer, self.template)[-1] if tokenizer else 0
-        room = self._rooms(tokenizer)[1] if tokenizer else 0
-        return _causal.teach(rows, predictions, tokenizer, utility=self.quality, end=end, room=room)
-
-    # -- predictions -------------------------------------------------------------------------------
-
-    def predict(
-        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
-    ) -> pa.Table:
-        """Return the model's candidates for each row, and how likely it finds the gold answers."""
-        from ftlib.models.ensembles import Ensemble
-
-        return self.predict_jointly(Ensemble.alone(checkpoint), [rows], precision=precision, watch=watch)
-
-    def predict_jointly(
-        self,
-        ensemble: Ensemble,
-        rows: Sequence[pa.Table],
-        *,
-        precision: Precision = "float32",
-        watch: Watch | None = None,
-    ) -> pa.Table:
-        """Return the same of models that write together, token by token."""
-        tokenizer = ensemble.first.tokenizer
-        return _causal_writing.predict(
-            self,
-            ensemble,
-            rows,
-            self.generation,
-            room=self._rooms(tokenizer)[1],
-            ends=_chat.end_tokens(tokenizer, self.template),
-            precision=precision,
-            watch=watch,
-        )
-
-    def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
-        """Return the loss a token of the gold answers, and the perplexity."""
-        return _causal.measure(self, checkpoint, rows, precision)
-
-    def own_metrics(self, predictions: pa.Table) -> dict[str, float]:
-        """Return the perplexity of the gold answers."""
-        return _causal.own_metrics(predictions)
-
-    def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout]:
-        """Return the members' support of all distinct answers of each row."""
-        return _generation.align(predictions)
-
     def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
         """Return prediction, score and alternatives, and `message`: the answer as the conversation goes on with it."""
-        told = _generation.answers(scores, self.target.over(layout))
+        told = super().answers(scores, rows, layout)
         return {**told, "message": [{"role": "assistant", "content": text} for text in told["prediction"]]}
-
-    def questions(
-        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
-    ) -> list[Question]:
-        """Return the question for each text that is written."""
-        from ftlib.problems._explained_texts import questions
-
-        return questions(self.target.over(layout), scores)
 
     def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
         """Return rows with the texts behind them."""

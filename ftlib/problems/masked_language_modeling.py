@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from ftlib.errors import CheckpointError
-from ftlib.problems import _token_likelihood as tokens
-from ftlib.problems._places import logits_at, mean_loss
+from ftlib.problems._answering import Answering
+from ftlib.problems._places import logits_at
 from ftlib.problems._texts import encode_texts
+from ftlib.problems._token_learning import TokenAnswering, TokenLearning
 from ftlib.problems.base import Problem
-from ftlib.targets.losses import IGNORED, PLAIN, LossShape, two_way_divergence
+from ftlib.targets.losses import IGNORED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,11 +40,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
-    from ftlib.models.forward import Watch
     from ftlib.problems._questions import Posed, Question
     from ftlib.targets.layout import Layout
     from ftlib.targets.token_likelihood import TokenLikelihood
-    from ftlib.training.precision import Precision
 
 UNKNOWN = -1
 """The label of a mask that stands in the text itself: nobody knows what it hides."""
@@ -68,6 +67,7 @@ class MaskedLanguageModeling(Problem):
     token_columns: ClassVar[tuple[str, ...]] = ()
     padding: ClassVar[Mapping[str, int]] = {"labels": IGNORED}
     answers_untrained: ClassVar[bool] = True
+    answering: ClassVar[Answering] = TokenAnswering()
 
     mask_ratio: float = Field(0.15, gt=0, lt=1)
     """Share of the tokens that are predicted."""
@@ -83,9 +83,9 @@ class MaskedLanguageModeling(Problem):
         return TokenLikelihood()
 
     @property
-    def validation_metric(self) -> str:
-        """The loss."""
-        return "loss"
+    def learning(self) -> TokenLearning:
+        """As a language model learns hidden tokens."""
+        return TokenLearning(num_candidates=self.num_candidates, with_texts=True)
 
     # -- rows --------------------------------------------------------------------------------------
 
@@ -127,15 +127,7 @@ class MaskedLanguageModeling(Problem):
         masked, labels = hide(ids, can_mask, self.mask_ratio, tokenizer.mask_token_id, len(tokenizer), random)
         return masked, labels, can_mask
 
-    def encode_labels(self, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return encoded rows as they are: the text is its own answer."""
-        return encoded
-
     # -- the model ---------------------------------------------------------------------------------
-
-    def model_settings(self) -> dict[str, Any]:
-        """Return {}: the pretrained head stays as it is."""
-        return {}
 
     def draw(self, batch: Mapping[str, Tensor], seed: Sequence[int]) -> Mapping[str, Tensor]:
         """Return the batch with new masks; a student's stay where its teacher saw them."""
@@ -158,51 +150,7 @@ class MaskedLanguageModeling(Problem):
         inputs = {name: values for name, values in batch.items() if name not in self.model_targets}
         return logits_at(model, inputs, batch["labels"], causal=False)
 
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
-        """Return the mean cross-entropy of the hidden tokens."""
-        return mean_loss(logits, batch["labels"], shape)
-
-    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return both divergences, mean over the predicted tokens."""
-        return two_way_divergence(one, other)
-
-    def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """Return the divergence from the teacher's distribution over its most probable tokens and all others."""
-        return tokens.divergence(logits, batch, temperature)
-
-    def teach(
-        self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> pa.Table:
-        """Return encoded rows with the teachers' most probable tokens at each hidden place."""
-        return tokens.teach(rows, predictions)
-
-    # -- predictions -------------------------------------------------------------------------------
-
-    def predict(
-        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
-    ) -> pa.Table:
-        """Return how likely the model finds each hidden token, and what it would have said, one line a row."""
-        return tokens.predict_tokens(
-            self,
-            checkpoint,
-            rows,
-            num_candidates=self.num_candidates,
-            with_texts=True,
-            precision=precision,
-            watch=watch,
-        )
-
-    def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
-        """Return the loss a hidden token, perplexity and accuracy."""
-        return tokens.measure(self, checkpoint, rows, precision)
-
-    def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout]:
-        """Return the members' probabilities of the same tokens."""
-        return tokens.align_tokens(predictions)
-
-    def references(self, rows: pa.Table, layout: Layout | None) -> np.ndarray:
-        """Return what metrics are made of, one line a unit."""
-        return self.target.over(layout).encode(None)  # type: ignore[arg-type]
+    # -- answers -----------------------------------------------------------------------------------
 
     def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
         """Return the most probable tokens, one a mask and joined by commas, and for each mask its candidates.

@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ftlib.problems.base import Problem, vectors
+from ftlib.problems._learning import vectors
+from ftlib.problems.base import Problem
 from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.span import Span, answers_type
 

@@ -16,13 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import model_validator
 
 from ftlib.problems._labels import Labels, Threshold, bound, check_enough, target
-from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from transformers import PreTrainedTokenizerBase
-
     from ftlib.targets.base import Target
 
 
@@ -51,10 +47,6 @@ class TextClassification(Problem):
     def bind(self, labels: tuple[str, ...]) -> Self:
         """Return this problem with its label names filled in; names from the params keep their order."""
         return self.model_copy(update={"labels": bound(self.labels, labels)})
-
-    def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return token ids of each text."""
-        return encode_texts(rows, self.text_columns, tokenizer, self.max_length)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

@@ -15,30 +15,23 @@ teacher's texts (Kim & Rush 2016, https://aclanthology.org/D16-1139). Line break
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ftlib.problems import _causal, _causal_writing, _generation
+from ftlib.problems import _causal
+from ftlib.problems._answering import Answering
+from ftlib.problems._causal_learning import CausalLearning
 from ftlib.problems._generation import Generation
+from ftlib.problems._text_answering import TextAnswering
 from ftlib.problems.base import Problem
-from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.text_metrics import BleuTokenizer, Measuring, Quality
 from ftlib.targets.texts import Texts
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
-
-    from ftlib.models.checkpoints import Checkpoint
-    from ftlib.models.ensembles import Ensemble
-    from ftlib.models.forward import Watch
-    from ftlib.problems._questions import Posed, Question
-    from ftlib.targets.layout import Layout
-    from ftlib.training.precision import Precision
 
 
 class TextGeneration(Problem):
@@ -55,6 +48,7 @@ class TextGeneration(Problem):
     padding: ClassVar[Mapping[str, int]] = _causal.PADDING
     padding_side: ClassVar[str | None] = "right"
     answers_untrained: ClassVar[bool] = True
+    answering: ClassVar[Answering] = TextAnswering()
 
     max_length: int = Field(512, ge=16)
     """Tokens of prompt and completion together; longer prompts lose their beginning, completions their end."""
@@ -87,20 +81,21 @@ class TextGeneration(Problem):
         return Texts(main_metric=self.metric, measuring=Measuring(self.quality, self.bleu_tokenizer))
 
     @property
-    def validation_metric(self) -> str:
-        """The loss: texts are not written while training."""
-        return "loss"
-
-    @property
     def repaired_columns(self) -> tuple[str, ...]:
         """Prompts and completions."""
         return ("prompt", "completion")
 
-    # -- rows --------------------------------------------------------------------------------------
-
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Refuse a tokenizer without an end of text."""
-        _causal.check_tokenizer(tokenizer, self.name)
+    @property
+    def learning(self) -> CausalLearning:
+        """As a causal model learns what follows a prompt."""
+        return CausalLearning(
+            generation=self.generation,
+            max_length=self.max_length,
+            max_answer_tokens=self.max_answer_tokens,
+            packing=self.packing,
+            utility=self.quality,
+            ends=lambda tokenizer: [tokenizer.eos_token_id],
+        )
 
     def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return the prompts' tokens."""
@@ -108,7 +103,7 @@ class TextGeneration(Problem):
         found = tokenizer(texts, verbose=False)["input_ids"] if texts else []
         ends = {tokenizer.eos_token_id} - {tokenizer.bos_token_id}
         prompts = [ids[:-1] if ids and ids[-1] in ends else ids for ids in found]
-        return _causal.prompts_table(prompts, self._rooms(tokenizer)[0])
+        return _causal.prompts_table(prompts, self.learning.rooms(tokenizer)[0])
 
     def encode_labels(self, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
         """Return encoded rows with the completions' tokens behind the prompts', and these alone as labels."""
@@ -119,100 +114,7 @@ class TextGeneration(Problem):
             ([*prompt, *answer], [*[False] * len(prompt), *[True] * len(answer)])
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        return _causal.with_answers(encoded, lines, sum(self._rooms(tokenizer)))
-
-    def _rooms(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-        return _causal.rooms(self.max_length, self.max_answer_tokens, tokenizer)
-
-    # -- the model ---------------------------------------------------------------------------------
-
-    def model_settings(self) -> dict[str, Any]:
-        """Return {}: the pretrained head stays as it is."""
-        return {}
-
-    def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits of the completions' tokens, shape (num_tokens, vocabulary_size)."""
-        return _causal.forward(model, batch, self.max_length if self.packing else None)
-
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
-        """Return the mean cross-entropy of the completions' tokens."""
-        return _causal.loss(logits, batch, shape)
-
-    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return both divergences, mean over the gold answers' tokens."""
-        return _causal.consistency(one, other, batch)
-
-    def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """Return the mean cross-entropy of the teacher's texts."""
-        return _causal.distillation_loss(logits, batch)
-
-    def teach(
-        self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> pa.Table:
-        """Return encoded rows with the teachers' texts."""
-        end, room = (tokenizer.eos_token_id, self._rooms(tokenizer)[1]) if tokenizer else (0, 0)
-        return _causal.teach(rows, predictions, tokenizer, utility=self.quality, end=end, room=room)  # type: ignore
-
-    # -- predictions -------------------------------------------------------------------------------
-
-    def predict(
-        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
-    ) -> pa.Table:
-        """Return the model's candidates for each row, and how likely it finds the gold completion."""
-        from ftlib.models.ensembles import Ensemble
-
-        return self.predict_jointly(Ensemble.alone(checkpoint), [rows], precision=precision, watch=watch)
-
-    def predict_jointly(
-        self,
-        ensemble: Ensemble,
-        rows: Sequence[pa.Table],
-        *,
-        precision: Precision = "float32",
-        watch: Watch | None = None,
-    ) -> pa.Table:
-        """Return the same of models that write together, token by token."""
-        tokenizer = ensemble.first.tokenizer
-        return _causal_writing.predict(
-            self,
-            ensemble,
-            rows,
-            self.generation,
-            room=self._rooms(tokenizer)[1],
-            ends=[tokenizer.eos_token_id],  # type: ignore[list-item]
-            precision=precision,
-            watch=watch,
-        )
-
-    def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
-        """Return the loss a token of the gold completions, and the perplexity."""
-        return _causal.measure(self, checkpoint, rows, precision)
-
-    def own_metrics(self, predictions: pa.Table) -> dict[str, float]:
-        """Return the perplexity of the gold completions."""
-        return _causal.own_metrics(predictions)
-
-    def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout]:
-        """Return the members' support of all distinct texts of each row."""
-        return _generation.align(predictions)
-
-    def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
-        """Return prediction, score, and alternatives (text and score each, best first)."""
-        return _generation.answers(scores, self.target.over(layout))
-
-    def questions(
-        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
-    ) -> list[Question]:
-        """Return the question for each text that is written."""
-        from ftlib.problems._explained_texts import questions
-
-        return questions(self.target.over(layout), scores)
-
-    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
-        """Return rows with the texts behind them."""
-        from ftlib.problems import _explained_texts as explained
-
-        return explained.pose(self, checkpoint, rows, questions, explained.of_columns(rows, self.text_columns))
+        return _causal.with_answers(encoded, lines, sum(self.learning.rooms(tokenizer)))
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

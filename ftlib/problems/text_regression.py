@@ -12,14 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ftlib.problems._texts import encode_texts
 from ftlib.problems.base import Problem
 from ftlib.targets.value import Value
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from transformers import PreTrainedTokenizerBase
-
     from ftlib.targets.base import Target
 
 
@@ -30,10 +26,6 @@ class TextRegression(Problem):
     def target(self) -> Target:
         """A number."""
         return Value()
-
-    def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return token ids of each text."""
-        return encode_texts(rows, self.text_columns, tokenizer, self.max_length)
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:

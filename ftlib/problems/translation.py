@@ -17,33 +17,19 @@ Distillation is by sequences: the student learns the text that the teachers gene
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ftlib.problems import _generation, _seq2seq
+from ftlib.problems import _seq2seq
+from ftlib.problems._answering import Answering
 from ftlib.problems._generation import Generation
-from ftlib.problems._texts import encode_texts
+from ftlib.problems._seq2seq_learning import Seq2SeqLearning
+from ftlib.problems._text_answering import TextAnswering
 from ftlib.problems.base import Problem
-from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.targets.text_metrics import BleuTokenizer, Measuring
 from ftlib.targets.texts import Texts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    import pyarrow as pa
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
-
-    from ftlib.models.checkpoints import Checkpoint
-    from ftlib.models.ensembles import Ensemble
-    from ftlib.models.forward import Watch
-    from ftlib.problems._questions import Posed, Question
-    from ftlib.targets.layout import Layout
-    from ftlib.training.precision import Precision
 
 
 class Translation(Problem):
@@ -58,6 +44,7 @@ class Translation(Problem):
     model_targets: ClassVar[tuple[str, ...]] = _seq2seq.TARGETS
     token_columns: ClassVar[tuple[str, ...]] = ("input_ids", *_seq2seq.TARGETS)
     padding: ClassVar[Mapping[str, int]] = _seq2seq.PADDING
+    answering: ClassVar[Answering] = TextAnswering()
 
     max_target_length: int = Field(128, ge=4)
     """Tokens of a translation, its end included: longer gold texts are cut in training, generation stops there."""
@@ -91,115 +78,16 @@ class Translation(Problem):
         return (*self.text_columns, self.label_column)
 
     @property
-    def validation_metric(self) -> str:
-        """The loss: generating at every validation pass would cost more than training."""
-        return "loss"
-
-    # -- rows --------------------------------------------------------------------------------------
-
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Refuse a tokenizer without an end of text, or without the languages."""
-        languages = {"source_language": self.source_language, "target_language": self.target_language}
-        _seq2seq.check_tokenizer(tokenizer, languages)
-
-    def load_tokenizer(self, folder: Path) -> Any:
-        """Open a checkpoint's tokenizer, set to the languages."""
-        return self._in_languages(super().load_tokenizer(folder))
-
-    def _in_languages(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-        return _seq2seq.in_languages(tokenizer, self.source_language, self.target_language)
-
-    def encode(self, rows: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return token ids of each text."""
-        prefixed = _seq2seq.with_prefix(rows, "text", self.prefix)
-        encoded = encode_texts(prefixed, self.text_columns, self._in_languages(tokenizer), self.max_length)
-        return encoded.select([n for n in encoded.column_names if n != "token_type_ids"])
-
-    def encode_labels(self, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase) -> pa.Table:
-        """Return encoded rows with the tokens of their translations."""
-        known = self._in_languages(tokenizer)
-        return _seq2seq.encode_labels(rows, encoded, self.label_column, known, self.max_target_length)
-
-    def teach(
-        self, rows: pa.Table, predictions: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> pa.Table:
-        """Return encoded rows with the tokens of the teachers' translations."""
-        known = tokenizer and self._in_languages(tokenizer)
-        return _seq2seq.teach(rows, predictions, known, utility="chrf", limit=self.max_target_length)
-
-    # -- the model ---------------------------------------------------------------------------------
-
-    def forward(self, model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the decoder's logits, shape (batch_size, length, vocabulary)."""
-        return _seq2seq.forward(model, batch)
-
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], shape: LossShape = PLAIN) -> Tensor:
-        """Return the cross-entropy of the gold translations' tokens."""
-        return _seq2seq.loss(_seq2seq.gold_part(logits, batch), batch["labels"], shape, self.label_smoothing)
-
-    def consistency(self, one: Tensor, other: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return both divergences, mean over the gold texts' tokens."""
-        return _seq2seq.consistency(one, other, batch)
-
-    def distillation_loss(self, logits: Tensor, batch: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """Return the cross-entropy of the teachers' translations; a text has no softness, so no temperature."""
-        return _seq2seq.loss(_seq2seq.teacher_part(logits, batch), batch["teacher_labels"])
-
-    def measure(self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32") -> dict[str, float]:
-        """Return the loss a token."""
-        return _seq2seq.measure(self, checkpoint, rows, precision)
-
-    # -- predictions -------------------------------------------------------------------------------
-
-    def predict(
-        self, checkpoint: Checkpoint, rows: pa.Table, *, precision: Precision = "float32", watch: Watch | None = None
-    ) -> pa.Table:
-        """Return the model's translations: row_id, texts (best first) and their support."""
-        from ftlib.models.ensembles import Ensemble
-
-        return self.predict_jointly(Ensemble.alone(checkpoint), [rows], precision=precision, watch=watch)
-
-    def predict_jointly(
-        self,
-        ensemble: Ensemble,
-        rows: Sequence[pa.Table],
-        *,
-        precision: Precision = "float32",
-        watch: Watch | None = None,
-    ) -> pa.Table:
-        """Return the translations that models write together, token by token."""
-        return _seq2seq.predict(
-            self,
-            ensemble,
-            rows,
-            self.generation,
+    def learning(self) -> Seq2SeqLearning:
+        """As an encoder-decoder learns."""
+        return Seq2SeqLearning(
+            generation=self.generation,
             limit=self.max_target_length,
-            language=self.target_language,
-            precision=precision,
-            watch=watch,
+            languages={"source_language": self.source_language, "target_language": self.target_language},
+            prefix=self.prefix,
+            smoothing=self.label_smoothing,
+            utility="chrf",
         )
-
-    def align(self, predictions: Sequence[pa.Table], rows: pa.Table) -> tuple[np.ndarray, Layout | None]:
-        """Return the members' support of all their distinct translations of each row."""
-        return _generation.align(predictions)
-
-    def answers(self, scores: np.ndarray, rows: pa.Table, layout: Layout | None) -> dict[str, Sequence[Any]]:
-        """Return prediction, score and alternatives (text and score each)."""
-        return _generation.answers(scores, self.target.over(layout))
-
-    def questions(
-        self, scores: np.ndarray, rows: pa.Table, layout: Layout | None, label: str | None = None
-    ) -> list[Question]:
-        """Return the question for each text that is written."""
-        from ftlib.problems._explained_texts import questions
-
-        return questions(self.target.over(layout), scores)
-
-    def pose(self, checkpoint: Checkpoint, rows: pa.Table, questions: Sequence[Question]) -> list[Posed]:
-        """Return rows with the texts behind them."""
-        from ftlib.problems import _explained_texts as explained
-
-        return explained.pose(self, checkpoint, rows, questions, explained.of_columns(rows, self.text_columns))
 
     @staticmethod
     def examples() -> list[dict[str, Any]]:
