@@ -7,7 +7,9 @@
 The params file says what the data are; its stages are left out. Each strategy is a stage of its own with the rates
 below, three epochs unless it needs others, the best of all validation passes, and is measured on the test split.
 Every stage runs in a process of its own, whose largest resident memory is told. A strategy that cannot train the
-problem is told with its reason. Results are kept in the store ($FTLIB_HOME): run again, only what is new is computed.
+problem is told with its reason. Not here: few_shot, which is for a handful of rows (benchmarks.few_shot), and cloze and
+zero_shot, which need a base model that predicts words, or labels by prompts. Results are kept in the store
+($FTLIB_HOME): run again, only what is new is computed.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from ftlib.problems._generation import Generation
 from ftlib.problems._seq2seq_learning import Seq2SeqLearning
 from ftlib.problems._text_answering import TextAnswering
 from ftlib.problems.base import Problem
-from ftlib.targets.text_metrics import BleuTokenizer, Measuring
+from ftlib.targets.text_metrics import BleuTokenizer, Measuring, Quality
 from ftlib.targets.texts import Texts
 
 
@@ -63,13 +63,16 @@ class Summarization(Problem):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of each token's probability that is spread over all tokens while training; 0.1 is usual."""
 
+    quality: Quality = "rougeL"
+    """How good a single summary is, for fusions to choose by; the metric that models are chosen by serves best."""
+
     bleu_tokenizer: BleuTokenizer = "13a"
     """How sacrebleu cuts texts into words for BLEU: 13a its default, zh for Chinese, char, intl, none (already cut)."""
 
     @property
     def target(self) -> Texts:
         """A text."""
-        return Texts(main_metric="rougeL", measuring=Measuring("rougeL", self.bleu_tokenizer))
+        return Texts(main_metric="rougeL", measuring=Measuring(self.quality, self.bleu_tokenizer))
 
     @property
     def repaired_columns(self) -> tuple[str, ...]:
@@ -85,7 +88,7 @@ class Summarization(Problem):
             languages={"language": self.language},
             prefix=self.prefix,
             smoothing=self.label_smoothing,
-            utility="rougeL",
+            utility=self.quality,
         )
 
     @staticmethod

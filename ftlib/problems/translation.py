@@ -28,7 +28,7 @@ from ftlib.problems._generation import Generation
 from ftlib.problems._seq2seq_learning import Seq2SeqLearning
 from ftlib.problems._text_answering import TextAnswering
 from ftlib.problems.base import Problem
-from ftlib.targets.text_metrics import BleuTokenizer, Measuring
+from ftlib.targets.text_metrics import BleuTokenizer, Measuring, Quality
 from ftlib.targets.texts import Texts
 
 
@@ -64,13 +64,16 @@ class Translation(Problem):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of each token's probability that is spread over all tokens while training; 0.1 is usual."""
 
+    quality: Quality = "chrf"
+    """How good a single translation is, for fusions to choose by; the metric that models are chosen by serves best."""
+
     bleu_tokenizer: BleuTokenizer = "13a"
     """How sacrebleu cuts texts into words for BLEU: 13a its default, zh for Chinese, char, intl, none (already cut)."""
 
     @property
     def target(self) -> Texts:
         """A text."""
-        return Texts(main_metric="chrf", measuring=Measuring("chrf", self.bleu_tokenizer))
+        return Texts(main_metric="chrf", measuring=Measuring(self.quality, self.bleu_tokenizer))
 
     @property
     def repaired_columns(self) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ class Translation(Problem):
             languages={"source_language": self.source_language, "target_language": self.target_language},
             prefix=self.prefix,
             smoothing=self.label_smoothing,
-            utility="chrf",
+            utility=self.quality,
         )
 
     @staticmethod
