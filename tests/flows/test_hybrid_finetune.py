@@ -63,6 +63,18 @@ def test_a_run_gives_its_summary(prefect: str, pipeline: Pipeline, experiment: E
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_state_without_the_result_costs_nothing(
+    prefect: str, pipeline: Pipeline, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that answers late gives the flow's final state as it has it, which is without the result."""
+    from flows import hybrid_finetune
+
+    real = hybrid_finetune.hybrid_finetune
+    late = lambda *given, **named: real(*given, **named).model_copy(update={"data": None})  # noqa: E731
+    monkeypatch.setattr(hybrid_finetune, "hybrid_finetune", late)
+    assert run(experiment)["best"]["name"] == "averaging"
+
+
 def test_a_second_run_computes_nothing_and_a_change_only_what_follows(
     prefect: str, pipeline: Pipeline, experiment: Experiment
 ) -> None:
