@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from transformers import PreTrainedModel, TrainerCallback
 
-    from ftlib.problems.base import Problem
     from ftlib.training.course import Course
     from ftlib.training.stage import Training
 
@@ -68,12 +67,6 @@ class AdaptiveHierarchical(Strategy):
                 "smaller"
             )
         return self
-
-    def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
-        """Open every weight: each waits for its phase."""
-        from ftlib.models.peft_models import open_weights
-
-        return open_weights(model)
 
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
     from ftlib.training.course import Course
-    from ftlib.training.stage import Training
+    from ftlib.training.stage import Job, Training
     from ftlib.training.trainer import Fitted
 
 
@@ -100,7 +100,9 @@ class Strategy(Plugin):
         return checkpoints.load(folder, problem)
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
-        """Return the model to train: freeze, wrap or add what is learned. Called once, after seeding.
+        """Return the model to train: freeze, wrap or add what is learned; by default every weight learns.
+
+        Called once, after seeding.
 
         Args:
             model: As `open` gives it; ``model.token_layout`` says what is known of its tokenizer.
@@ -109,7 +111,9 @@ class Strategy(Plugin):
         Raises:
             UnsupportedError: If this strategy cannot train such a model.
         """
-        return model
+        from ftlib.models.peft_models import open_weights
+
+        return open_weights(model)
 
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
@@ -156,18 +160,7 @@ class Strategy(Plugin):
         """
         return problem.loss(logits, batch, shape)
 
-    def learn(
-        self,
-        checkpoint: Checkpoint,
-        rows: pa.Table,
-        validation: pa.Table,
-        *,
-        problem: Problem,
-        settings: Training,
-        seed: int,
-        scratch: Path,
-        name: str,
-    ) -> Fitted:
+    def learn(self, checkpoint: Checkpoint, rows: pa.Table, validation: pa.Table, job: Job) -> Fitted:
         """Train the model that `adapt` gave, in place, on the rows; by default in one run of the loop.
 
         See `ftlib.training.stage.train`, which calls this once, for the arguments. A killed stage calls it again, with
@@ -177,10 +170,8 @@ class Strategy(Plugin):
         from ftlib.training.trainer import fit, measured_as_it_is
 
         if not self.trains:
-            return measured_as_it_is(checkpoint, validation, problem, settings)
-        given = Rows.from_table(rows, checkpoint.tokenizer, problem)
-        return fit(checkpoint, given, validation, problem=problem, strategy=self, settings=settings, seed=seed,
-                   scratch=scratch, name=name)  # fmt: skip
+            return measured_as_it_is(checkpoint, validation, job)
+        return fit(checkpoint, Rows.from_table(rows, checkpoint.tokenizer, job.problem), validation, self, job)
 
     def finish(self, model: PreTrainedModel) -> PreTrainedModel:
         """Return the model to save: merge or unwrap what `adapt` added."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
-    from ftlib.training.stage import Training
+    from ftlib.training.stage import Job
     from ftlib.training.trainer import Fitted
 
 FORM = "cloze template"
@@ -168,22 +168,10 @@ class Cloze(Strategy):
             raise UnsupportedError(f"cloze cannot train {type(model).__name__}, which was opened without a template.")
         return open_weights(model) if self.train else model.requires_grad_(False)
 
-    def learn(
-        self,
-        checkpoint: Checkpoint,
-        rows: pa.Table,
-        validation: pa.Table,
-        *,
-        problem: Problem,
-        settings: Training,
-        seed: int,
-        scratch: Path,
-        name: str,
-    ) -> Fitted:
+    def learn(self, checkpoint: Checkpoint, rows: pa.Table, validation: pa.Table, job: Job) -> Fitted:
         """Search for words where there are none yet, then train."""
-        self._find_words(checkpoint, rows, problem, name)
-        return super().learn(checkpoint, rows, validation, problem=problem, settings=settings, seed=seed,
-                             scratch=scratch, name=name)  # fmt: skip
+        self._find_words(checkpoint, rows, job.problem, job.name)
+        return super().learn(checkpoint, rows, validation, job)
 
     def _find_words(self, checkpoint: Checkpoint, rows: pa.Table, problem: Problem, name: str) -> None:
         from ftlib.models.cloze import ClozeForm, attach, attached

@@ -27,7 +27,6 @@ from ftlib.targets.losses import PLAIN, LossShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import numpy as np
     import pyarrow as pa
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
     from ftlib.training.batches import Rows
-    from ftlib.training.stage import Training
+    from ftlib.training.stage import Job, Training
     from ftlib.training.trainer import Fitted
 
 LABELLED = frozenset({"single_label", "multi_label"})
@@ -124,18 +123,7 @@ class FewShot(Strategy):
         same = alike(labels[:half], labels[half:])
         return mse_loss(cosine_similarity(logits[:half], logits[half:]), same.to(logits.dtype))
 
-    def learn(
-        self,
-        checkpoint: Checkpoint,
-        rows: pa.Table,
-        validation: pa.Table,
-        *,
-        problem: Problem,
-        settings: Training,
-        seed: int,
-        scratch: Path,
-        name: str,
-    ) -> Fitted:
+    def learn(self, checkpoint: Checkpoint, rows: pa.Table, validation: pa.Table, job: Job) -> Fitted:
         """Train on pairs, fit the head to the vectors of all rows, and measure it once.
 
         Raises:
@@ -147,14 +135,13 @@ class FewShot(Strategy):
         from ftlib.training.pairs import Pairs, distinct, draw
         from ftlib.training.trainer import fit, measured_as_it_is
 
-        _check_settings(settings)
-        given = Rows.from_table(rows, checkpoint.tokenizer, problem)
+        _check_settings(job.settings)
+        given = Rows.from_table(rows, checkpoint.tokenizer, job.problem)
         places = distinct(given)
-        pairs = draw(given.fixed["labels"][places], self.max_pairs, np.random.default_rng([seed, len(places)]))
-        fitted = fit(checkpoint, Pairs.of(given, places[pairs]), validation.slice(0, 0), problem=problem, strategy=self,
-                     settings=settings, seed=seed, scratch=scratch, name=name)  # fmt: skip
-        self._fit_head(checkpoint.model, given, problem)
-        return _joined(fitted, measured_as_it_is(checkpoint, validation, problem, settings))
+        pairs = draw(given.fixed["labels"][places], self.max_pairs, np.random.default_rng([job.seed, len(places)]))
+        fitted = fit(checkpoint, Pairs.of(given, places[pairs]), validation.slice(0, 0), self, job)
+        self._fit_head(checkpoint.model, given, job.problem)
+        return _joined(fitted, measured_as_it_is(checkpoint, validation, job))
 
     def _fit_head(self, model: Any, rows: Rows, problem: Problem) -> None:
         from ftlib.models.linear_heads import put_back

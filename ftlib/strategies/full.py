@@ -10,21 +10,8 @@ https://arxiv.org/abs/2006.04884.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ftlib.strategies.base import Strategy
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from ftlib.problems.base import Problem
 
 
 class Full(Strategy):
     """Every weight learns."""
-
-    def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
-        """Open every weight that the forward pass uses; a head that peft has replaced by its copy stays."""
-        from ftlib.models.peft_models import open_weights
-
-        return open_weights(model)

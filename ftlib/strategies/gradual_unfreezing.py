@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from transformers import PreTrainedModel
 
-    from ftlib.problems.base import Problem
     from ftlib.training.course import Course
     from ftlib.training.stage import Training
 
@@ -48,21 +47,13 @@ class GradualUnfreezing(Strategy):
     cyclic: bool = False
     """Begin the schedule anew with each phase."""
 
-    def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
-        """Open every weight: each waits for its phase."""
-        from ftlib.models.peft_models import open_weights
-
-        return open_weights(model)
-
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
         """Return groups level by level: learning_rate / rate_divisor ^ (levels above)."""
-        from ftlib.training.groups import levels, with_rates
+        from ftlib.training.groups import falling
 
-        found = levels(model)
-        rates = [learning_rate / self.rate_divisor**above for above in reversed(range(len(found)))]
-        return with_rates(found, rates, weight_decay)
+        return falling(model, learning_rate, 1 / self.rate_divisor, weight_decay)
 
     def course(self, model: PreTrainedModel, settings: Training, max_steps: int, steps_per_epoch: int) -> Course:
         """Return a phase for each group of levels.

@@ -22,8 +22,6 @@ from ftlib.strategies.base import Strategy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ftlib.problems.base import Problem
-
 
 class LayerwiseDecay(Strategy):
     """Every weight learns; each level has its own rate, falling from the head down to the embeddings."""
@@ -31,18 +29,10 @@ class LayerwiseDecay(Strategy):
     decay: float = Field(0.8, gt=0, le=1)
     """What a level's rate is multiplied by for the level below. The head has `learning_rate`."""
 
-    def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
-        """Open every weight."""
-        from ftlib.models.peft_models import open_weights
-
-        return open_weights(model)
-
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
         """Return groups level by level: learning_rate x decay ^ (levels above)."""
-        from ftlib.training.groups import levels, with_rates
+        from ftlib.training.groups import falling
 
-        found = levels(model)
-        rates = [learning_rate * self.decay**above for above in reversed(range(len(found)))]
-        return with_rates(found, rates, weight_decay)
+        return falling(model, learning_rate, self.decay, weight_decay)

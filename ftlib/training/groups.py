@@ -34,6 +34,12 @@ def with_rates(
     ]
 
 
+def falling(model: PreTrainedModel, learning_rate: float, factor: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Return groups level by level (see `levels`), each with the rate of the level above it times `factor`."""
+    found = levels(model)
+    return with_rates(found, [learning_rate * factor**above for above in reversed(range(len(found)))], weight_decay)
+
+
 def levels(model: PreTrainedModel) -> list[list[Parameter]]:
     """Return what learns, bottom up: embeddings, each block, then the head with what else follows the blocks.
 

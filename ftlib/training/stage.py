@@ -71,6 +71,25 @@ class Training(Section):
 
 
 @dataclass(frozen=True)
+class Job:
+    """What a stage is trained for and how, beside its model and its rows.
+
+    Attributes:
+        problem: What is learned, its labels filled in.
+        settings: Rates, batches, epochs.
+        seed: Of the batches and the dropout; weights are drawn from the generators that `set_seed` seeds.
+        scratch: Where checkpoints of the unfinished run are kept.
+        name: The step's name, for progress.
+    """
+
+    problem: Problem
+    settings: Training
+    seed: int
+    scratch: Path
+    name: str
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """What training a stage gave.
 
@@ -120,12 +139,12 @@ def train(
         train_rows: Encoded rows: row_id, input_ids, [token_type_ids], labels, and teacher_logits where the strategy
             has teachers.
         validation_rows: The same, without teachers.
-        problem: What is learned, its labels filled in.
+        problem: See `Job`.
         strategy: How.
-        settings: Rates, batches, epochs.
-        seed: Of the batches and the dropout; weights are drawn from the generators that `set_seed` seeds.
-        scratch: Where checkpoints of the unfinished run are kept.
-        name: The step's name, for progress.
+        settings: See `Job`.
+        seed: See `Job`.
+        scratch: See `Job`.
+        name: See `Job`.
 
     Raises:
         UnsupportedError: If the strategy cannot train this problem or model.
@@ -144,16 +163,7 @@ def train(
     num_trainable = count(model).trainable
     started = time.perf_counter()
     adapted = Checkpoint(model, tokenizer)
-    fitted = strategy.learn(
-        adapted,
-        train_rows,
-        validation_rows,
-        problem=problem,
-        settings=settings,
-        seed=seed,
-        scratch=scratch,
-        name=name,
-    )
+    fitted = strategy.learn(adapted, train_rows, validation_rows, Job(problem, settings, seed, scratch, name))
     seconds = time.perf_counter() - started
     finished = Checkpoint(strategy.finish(model).eval(), tokenizer)
     facts = _facts(finished.model, num_trainable)

@@ -31,6 +31,7 @@ from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
 from ftlib.training.penalties import Penalties, Perturbation, dropout_of
 from ftlib.training.precision import autocast, resolve
 from ftlib.training.record import Record
+from ftlib.training.stage import Job
 from ftlib.training.trunk import FILE, Trunk, built
 from ftlib.training.watch import Watch
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ftlib.strategies.base import Strategy
     from ftlib.targets.losses import LossShape
     from ftlib.training.regularization import Regularization
-    from ftlib.training.stage import Training
 
 LOSS_POINTS = 100
 """Points of the loss curve in the history, about."""
@@ -55,10 +55,11 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a stage's training is made of, for the parts that share it.
+class Plan(Job):
+    """A job laid out in steps, for the parts of the training that share it.
 
     Attributes:
+        strategy: How the model learns.
         steps_per_epoch: Optimizer steps in a pass over the rows.
         max_steps: Optimizer steps in all.
         evaluate_at: Steps after which validation is read.
@@ -66,12 +67,7 @@ class Plan:
         shape: How gold labels count.
     """
 
-    problem: Problem
     strategy: Strategy
-    settings: Training
-    seed: int
-    scratch: Path
-    name: str
     steps_per_epoch: int
     max_steps: int
     evaluate_at: frozenset[int]
@@ -79,27 +75,16 @@ class Plan:
     shape: LossShape
 
 
-def fit(
-    checkpoint: Checkpoint,
-    rows: Rows,
-    validation: pa.Table,
-    *,
-    problem: Problem,
-    strategy: Strategy,
-    settings: Training,
-    seed: int,
-    scratch: Path,
-    name: str,
-) -> Fitted:
+def fit(checkpoint: Checkpoint, rows: Rows, validation: pa.Table, strategy: Strategy, job: Job) -> Fitted:
     """Train the checkpoint's model in place and leave its best weights in it. See `ftlib.training.stage.train`."""
     model = checkpoint.model
-    plan = _plan(rows, problem, strategy, settings, seed, scratch, name)
-    embedding = _learn_rows_in_use(model, rows, problem)
+    plan = _plan(len(rows), strategy, job, job.settings.regularization.shape(job.problem, rows))
+    embedding = _learn_rows_in_use(model, rows, job.problem)
     use_cache = getattr(model.config, "use_cache", None)
     with quiet():
         trainer = StageTrainer(checkpoint, rows, validation, plan, embedding)
         started = time.perf_counter()
-        resumed = resumption.newest(scratch, trainer.identity)
+        resumed = resumption.newest(job.scratch, trainer.identity)
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         trainer.load_best()
     seconds = time.perf_counter() - started
@@ -118,28 +103,28 @@ def fit(
     return Fitted(record.history, figures)
 
 
-def measured_as_it_is(checkpoint: Checkpoint, validation: pa.Table, problem: Problem, settings: Training) -> Fitted:
+def measured_as_it_is(checkpoint: Checkpoint, validation: pa.Table, job: Job) -> Fitted:
     """Return what `fit` does of a model that does not learn: its validation, and no steps."""
     found: dict[str, float] = {}
     if len(validation):
-        found = problem.measure(checkpoint, validation, precision=resolve(settings.precision))
+        found = job.problem.measure(checkpoint, validation, precision=resolve(job.settings.precision))
     metrics = {f"validation_{name}": float(value) for name, value in found.items()}
     figures = {"rows_per_second": 0.0, "steps": 0.0, "epochs": 0.0, "best_step": 0.0}
     history = [{"step": 0, "epoch": 0.0, **metrics}] if metrics else []
     return Fitted(history, {**figures, **{f"best_{k}": v for k, v in metrics.items()}})
 
 
-def _plan(
-    rows: Rows, problem: Problem, strategy: Strategy, settings: Training, seed: int, scratch: Path, name: str
-) -> Plan:
-    steps = -(-len(rows) // settings.batch_size)
+def _plan(num_rows: int, strategy: Strategy, job: Job, shape: LossShape) -> Plan:
+    settings = job.settings
+    steps = -(-num_rows // settings.batch_size)
     last = max(1, -int(-settings.num_train_epochs * steps // 1))
     passes = settings.evaluations_per_epoch
     epochs = range(-(-last // steps))
     marks = {epoch * steps + round((k + 1) * steps / passes) for epoch in epochs for k in range(passes)}
     marks = {m for m in marks if 0 < m < last} | {last}
-    every, shape = -(-last // LOSS_POINTS), settings.regularization.shape(problem, rows)
-    return Plan(problem, strategy, settings, seed, scratch, name, steps, last, frozenset(marks), every, shape)
+    every = -(-last // LOSS_POINTS)
+    return Plan(**vars(job), strategy=strategy, steps_per_epoch=steps, max_steps=last, evaluate_at=frozenset(marks),
+                log_every=every, shape=shape)  # fmt: skip
 
 
 def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding | None:
