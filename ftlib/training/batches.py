@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -58,6 +58,19 @@ def reading_batches(lengths: np.ndarray, max_tokens: int = 8192, max_rows: int =
         batches.append(order[start : start + rows])
         start += rows
     return batches
+
+
+class Sampler(Protocol):
+    """What says which rows make the batches of an epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose batches come next."""
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the places of each batch's rows."""
 
 
 class SimilarLengthSampler:
@@ -175,6 +188,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def sampler(self, batch_size: int, seed: int) -> Sampler:
+        """Return what draws the batches of an epoch."""
+        return SimilarLengthSampler(self.lengths, batch_size, seed)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
         """Return the rows at `indices` as one padded batch that says which they are; a DataLoader calls this."""

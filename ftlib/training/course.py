@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
+    from transformers import PreTrainedModel
+
+    from ftlib.training.stage import Training
 
     Multiplier = Callable[[int], float]
 
@@ -84,6 +87,24 @@ def phased(
     if restarts:
         return Course(phases, _restarting(phases, schedule, warmup_ratio))
     return Course(phases, multiplier(schedule, max_steps, warmup_ratio))
+
+
+def head_first(model: PreTrainedModel, head_ratio: float, settings: Training, max_steps: int) -> Course:
+    """Return a course in which heads learn alone for a share of the steps, then everything.
+
+    Args:
+        model: As training has it; the parameters that learn are those that require a gradient.
+        head_ratio: That share; 0: everything from the first step on.
+        settings: Of the schedule.
+        max_steps: Optimizer steps of the stage.
+    """
+    from ftlib.models.heads import own_parameters
+
+    own = {id(p) for p in own_parameters(model).values()} if head_ratio else set()
+    below = [p for p in model.parameters() if p.requires_grad and id(p) not in own] if head_ratio else []
+    schedule, warmup_ratio = settings.lr_scheduler_type, settings.warmup_ratio
+    return phased((head_ratio, 1 - head_ratio), (below, ()), max_steps=max_steps, schedule=schedule,
+                  warmup_ratio=warmup_ratio)  # fmt: skip
 
 
 def _phases(shares: Sequence[float], waiting: Sequence[Collection[Parameter]], max_steps: int) -> tuple[Phase, ...]:

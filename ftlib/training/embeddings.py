@@ -84,6 +84,13 @@ def restore(model: nn.Module) -> None:
     model.set_input_embeddings(embedding.table)  # type: ignore[operator]
 
 
+def before_rows(model: nn.Module, name: str) -> tuple[str, Tensor | None]:
+    """Return what a parameter was called before `learn_rows`, and which rows of that it holds; None: all."""
+    owner, _, last = name.rpartition(".")
+    module = model.get_submodule(owner)
+    return (f"{owner}.weight", module.ids) if isinstance(module, RowEmbedding) and last == "rows" else (name, None)
+
+
 def append_rows(model: nn.Module, num_rows: int) -> None:
     """Give the word embeddings room for rows up to `num_rows`, new ones zero; never shrinks."""
     if model.get_input_embeddings().num_embeddings < num_rows:  # type: ignore[operator]

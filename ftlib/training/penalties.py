@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ftlib.models.layers import head_parameters
+from ftlib.models.siblings import attached_parameters
+from ftlib.training.embeddings import before_rows
 
 if TYPE_CHECKING:
     from ftlib.training.regularization import Regularization
 
 SMALLEST = 1e-12
 """Norms of gradients below it count as it."""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Holds a parameter to where it was, each weight as strongly as is said: the sum of strength / 2 x distance^2.
+
+    Attributes:
+        start: Where it was.
+        strength: Of the same shape; not negative.
+    """
+
+    start: Tensor
+    strength: Tensor
 
 
 class Penalties:
@@ -27,11 +43,19 @@ class Penalties:
         model: Its weights as they are now are the start that l2_sp holds to.
         settings: The section.
         learning: The parameters that ever learn.
+        pulls: By the names that parameters had before the training changed the model.
     """
 
-    def __init__(self, model: Any, settings: Regularization, learning: list[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        settings: Regularization,
+        learning: list[nn.Parameter],
+        pulls: Mapping[str, Pull] | None = None,
+    ) -> None:
         self.settings, self.learning = settings, learning
-        head = {id(p) for p in head_parameters(model)}
+        self.pulls = dict(_placed(model, pulls or {}))
+        head = {id(p) for p in head_parameters(model)} - {id(p) for p in attached_parameters(model)}
         self.starts = {
             id(p): None if id(p) in head else p.detach().clone() for p in (learning if settings.l2_sp else [])
         }
@@ -40,7 +64,7 @@ class Penalties:
     def add(self) -> None:
         """Add to the gradients that there are."""
         l1, l2, l2_sp = self.settings.l1, self.settings.l2, self.settings.l2_sp
-        if not (l1 or l2 or l2_sp):
+        if not (l1 or l2 or l2_sp or self.pulls):
             return
         for parameter in self.learning:
             if parameter.grad is None:
@@ -52,6 +76,18 @@ class Penalties:
             if l2_sp:
                 start = self.starts[id(parameter)]
                 parameter.grad.add_(parameter if start is None else parameter - start, alpha=l2_sp)
+            pull = self.pulls.get(id(parameter))
+            if pull is not None:
+                parameter.grad.addcmul_(parameter - pull.start, pull.strength)
+
+
+def _placed(model: nn.Module, pulls: Mapping[str, Pull]) -> Iterator[tuple[int, Pull]]:
+    """Yield each parameter's pull by its id; of word embeddings of which only some rows learn, that of those rows."""
+    for name, parameter in model.named_parameters() if pulls else ():
+        before, rows = before_rows(model, name)
+        pull = pulls.get(before)
+        if pull is not None:
+            yield id(parameter), pull if rows is None else Pull(pull.start[rows], pull.strength[rows])
 
 
 class Perturbation:

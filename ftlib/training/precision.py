@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from ftlib.errors import UnsupportedError
+
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -40,6 +45,42 @@ def autocast(precision: Literal["float32", "bfloat16"], device: torch.device | N
 
     kind = device.type if device is not None else "cpu"
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def bfloat16_states(model: nn.Module) -> Iterator[None]:
+    """Let hidden states be bfloat16 under autocast on a processor, while the context is open.
+
+    Left alone they are float32, since the embeddings are: then each layer casts them to multiply and casts what comes
+    out to add it, and norms and dropout move twice the bytes. Norms compute in float32 inside either way.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        yield
+        return
+    firsts = [blocks[0] for blocks in _block_lists(model)]
+    handles = [block.register_forward_pre_hook(_lowered) for block in firsts]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _block_lists(model: nn.Module) -> tuple[nn.ModuleList, ...]:
+    from ftlib.models.layers import block_lists
+
+    try:
+        return block_lists(model)
+    except UnsupportedError:
+        return ()
+
+
+def _lowered(block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    import torch
+
+    if not arguments or not torch.is_autocast_enabled("cpu") or arguments[0].dtype != torch.float32:
+        return None
+    return arguments[0].bfloat16(), *arguments[1:]
 
 
 def _processor_flags() -> frozenset[str]:

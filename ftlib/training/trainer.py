@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,30 +20,28 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from ftlib.models import cloze
 from ftlib.models.checkpoints import Checkpoint, quiet
+from ftlib.models.layers import ties_words
 from ftlib.models.virtual_tokens import attached
 from ftlib.problems.base import Problem
 from ftlib.training import resumption
 from ftlib.training.averaging import Average
-from ftlib.training.batches import ROWS, Rows, SimilarLengthSampler
+from ftlib.training.batches import ROWS, Rows
 from ftlib.training.course import Phase
 from ftlib.training.dropout import cheap_dropout
 from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
-from ftlib.training.penalties import Penalties, Perturbation, dropout_of
-from ftlib.training.precision import autocast, resolve
+from ftlib.training.penalties import Penalties, Perturbation, Pull, dropout_of
+from ftlib.training.plan import Plan, laid_out
+from ftlib.training.precision import autocast, bfloat16_states, resolve
 from ftlib.training.record import Record
+from ftlib.training.shortcuts import Shortcuts
 from ftlib.training.stage import Job
-from ftlib.training.trunk import FILE, Trunk, built
 from ftlib.training.watch import Watch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ftlib.strategies.base import Strategy
-    from ftlib.targets.losses import LossShape
     from ftlib.training.regularization import Regularization
-
-LOSS_POINTS = 100
-"""Points of the loss curve in the history, about."""
 
 
 @dataclass(frozen=True)
@@ -54,31 +52,26 @@ class Fitted:
     figures: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Plan(Job):
-    """A job laid out in steps, for the parts of the training that share it.
+def fit(
+    checkpoint: Checkpoint,
+    rows: Rows,
+    validation: pa.Table,
+    strategy: Strategy,
+    job: Job,
+    pulls: Mapping[str, Pull] | None = None,
+) -> Fitted:
+    """Train the checkpoint's model in place and leave its best weights in it. See `ftlib.training.stage.train`.
 
-    Attributes:
+    Args:
+        checkpoint: Its model adapted by the strategy.
+        rows: Training rows.
+        validation: Encoded validation rows.
         strategy: How the model learns.
-        steps_per_epoch: Optimizer steps in a pass over the rows.
-        max_steps: Optimizer steps in all.
-        evaluate_at: Steps after which validation is read.
-        log_every: Steps between points of the loss curve.
-        shape: How gold labels count.
+        job: What for.
+        pulls: By the names that parameters have in the model, what holds some of them to values.
     """
-
-    strategy: Strategy
-    steps_per_epoch: int
-    max_steps: int
-    evaluate_at: frozenset[int]
-    log_every: int
-    shape: LossShape
-
-
-def fit(checkpoint: Checkpoint, rows: Rows, validation: pa.Table, strategy: Strategy, job: Job) -> Fitted:
-    """Train the checkpoint's model in place and leave its best weights in it. See `ftlib.training.stage.train`."""
     model = checkpoint.model
-    plan = _plan(len(rows), strategy, job, job.settings.regularization.shape(job.problem, rows))
+    plan = laid_out(rows, strategy, job, pulls or {})
     embedding = _learn_rows_in_use(model, rows, job.problem)
     use_cache = getattr(model.config, "use_cache", None)
     with quiet():
@@ -114,23 +107,10 @@ def measured_as_it_is(checkpoint: Checkpoint, validation: pa.Table, job: Job) ->
     return Fitted(history, {**figures, **{f"best_{k}": v for k, v in metrics.items()}})
 
 
-def _plan(num_rows: int, strategy: Strategy, job: Job, shape: LossShape) -> Plan:
-    settings = job.settings
-    steps = -(-num_rows // settings.batch_size)
-    last = max(1, -int(-settings.num_train_epochs * steps // 1))
-    passes = settings.evaluations_per_epoch
-    epochs = range(-(-last // steps))
-    marks = {epoch * steps + round((k + 1) * steps / passes) for epoch in epochs for k in range(passes)}
-    marks = {m for m in marks if 0 < m < last} | {last}
-    every = -(-last // LOSS_POINTS)
-    return Plan(**vars(job), strategy=strategy, steps_per_epoch=steps, max_steps=last, evaluate_at=frozenset(marks),
-                log_every=every, shape=shape)  # fmt: skip
-
-
 def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding | None:
     """Make the word embeddings learn only the rows that the training split uses, where they learn at all."""
     table = model.get_input_embeddings()
-    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad or _is_tied(model, table):
+    if not isinstance(table, nn.Embedding) or not table.weight.requires_grad or ties_words(model):
         return None
     if not problem.token_columns or cloze.attached(model):
         return None
@@ -143,11 +123,6 @@ def _learn_rows_in_use(model: Any, rows: Rows, problem: Problem) -> RowEmbedding
     embedding = learn_rows(model, ids[ids >= 0])
     embedding.covers_all = True
     return embedding
-
-
-def _is_tied(model: Any, table: nn.Embedding) -> bool:
-    output = model.get_output_embeddings()
-    return output is not None and output.weight is table.weight
 
 
 def _clean(model: nn.Module) -> None:
@@ -189,7 +164,7 @@ class StageTrainer(Trainer):
         self.identity = resumption.identity(plan.strategy, plan.problem, plan.settings, plan.seed, rows)
         self.course = plan.strategy.course(model, plan.settings, plan.max_steps, plan.steps_per_epoch)
         self.rows_seen = 0
-        self.trunk: Trunk | None = None
+        self.shortcuts = Shortcuts(self)
         self.average: Average | None = None
         self.is_whole = (plan.settings.micro_batch_size or plan.settings.batch_size) >= plan.settings.batch_size
         regularization = plan.settings.regularization
@@ -208,7 +183,7 @@ class StageTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of similar-length batches."""
-        sampler = SimilarLengthSampler(self.rows.lengths, self.plan.settings.batch_size, self.plan.seed)
+        sampler = self.rows.sampler(self.plan.settings.batch_size, self.plan.seed)
         generator = torch.Generator().manual_seed(0)  # the loader draws a number it does not use
         return BatchLoader(self.rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=generator)  # type: ignore
 
@@ -224,7 +199,7 @@ class StageTrainer(Trainer):
 
     def _regularize(self, settings: Regularization) -> None:
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.penalties = Penalties(self.model, settings, learning)
+        self.penalties = Penalties(self.model, settings, learning, self.plan.pulls)
         if settings.averaging is not None:
             self.average = Average(self.learned, settings, self.plan.max_steps)
 
@@ -243,7 +218,7 @@ class StageTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the strategy's loss of a batch."""
-        logits = self._logits(inputs)
+        logits = self.logits(inputs)
         loss = self._loss(logits, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -254,19 +229,19 @@ class StageTrainer(Trainer):
         weight = self.plan.settings.regularization.r_drop
         if not weight:
             return loss
-        again = self._logits(batch)
+        again = self.logits(batch)
         loss = (loss + strategy.loss(again, batch, problem, shape)) / 2
         return loss + weight * problem.consistency(logits, again, batch)
 
-    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the model's logits of a batch, in the training's precision."""
         with autocast(self.precision, self.args.device):
             return self.plan.problem.forward(self.model, batch).float()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one forward and backward pass."""
         self.rows_seen += len(inputs[ROWS])
-        if self.trunk is not None:
-            self.trunk.take(inputs)
+        self.shortcuts.take(inputs)
         drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
         batch: Any = self._prepare_inputs(drawn)  # type: ignore[arg-type]
         loss = self._learn(model, batch, 1.0) if self.is_whole else self._learn_in_parts(model, batch)
@@ -280,8 +255,7 @@ class StageTrainer(Trainer):
         total = torch.zeros(())
         for start in range(0, num_rows, size):
             part = {name: value[start : start + size] for name, value in batch.items()}
-            if self.trunk is not None:
-                self.trunk.take(part)
+            self.shortcuts.take(part)
             share = len(part[ROWS]) / num_rows
             total += share * self._learn(model, part, share).cpu()
         return total
@@ -305,41 +279,32 @@ class StageTrainer(Trainer):
         is_cheap = not settings.gradient_checkpointing  # a block computed again has to meet the same masks
         if settings.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
-        ratio = settings.regularization.dropout
-        with dropout_of(self.model, ratio), cheap_dropout(self.model, self.plan.seed, is_cheap=is_cheap) as masks:
-            self.masks = masks
+        with ExitStack() as stack:
+            stack.enter_context(dropout_of(self.model, settings.regularization.dropout))
+            stack.enter_context(bfloat16_states(self.model))
+            self.masks = stack.enter_context(cheap_dropout(self.model, self.plan.seed, is_cheap=is_cheap))
             self.model.train()
             try:
                 return super().train(*arguments, **keywords)
             finally:
-                self.lift_trunk()
+                self.shortcuts.lift()
                 if settings.gradient_checkpointing:
                     self.model.activation_checkpointing_disable()
 
     def begin(self, phase: Phase) -> None:
-        """Let learn what learns in a phase, and lay the frozen trunk under it where that pays."""
+        """Let learn what learns in a phase, and leave out of its steps what need not be computed at each."""
         waiting = {id(p) for p in phase.waiting}
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.requires_grad_(id(parameter) not in waiting)
-        self.lift_trunk()
-        is_read_again = phase.stop - phase.start > self.plan.steps_per_epoch
-        if is_read_again and self.perturbation is None and type(self.plan.problem).draw is Problem.draw:
-            self._lay_trunk()
+        self.shortcuts.lay(phase)
 
-    def _lay_trunk(self) -> None:
-        learning = {id(p) for p in self.model.parameters() if p.requires_grad}
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        self.model.eval()
-        with self.masks.off():
-            self.trunk = built(self.model, learning, self.rows, dtype, self.plan.scratch / FILE, self._logits)
-        self.model.train()
-
-    def lift_trunk(self) -> None:
-        """Let every block compute again."""
-        if self.trunk is not None:
-            self.trunk.close()
-            self.trunk = None
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        """Scale gradients down to the norm, as the Trainer does, but without three walks through all modules."""
+        if self.accelerator.num_processes > 1:
+            return super()._clip_grad_norm(model)
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return nn.utils.clip_grad_norm_(learning, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Count nothing: the Trainer's own count walks every parameter at every step."""
@@ -354,7 +319,7 @@ class StageTrainer(Trainer):
         """Return the validation loss and metrics, as "validation_<name>"."""
         if not len(self.validation):
             return {}
-        with self.masks.off(), self.trunk.aside() if self.trunk else nullcontext():
+        with self.masks.off(), self.shortcuts.aside():
             found = self.plan.problem.measure(self.checkpoint, self.validation, precision=self.precision)
         self.model.train()
         return {f"validation_{name}": float(value) for name, value in found.items()}

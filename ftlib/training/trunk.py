@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ftlib.errors import FtlibError
 from ftlib.models.layers import block_lists, is_encoder_decoder, layers
+from ftlib.training import mapped
 from ftlib.training.batches import ROWS, Rows, reading_batches
 
 FILE = "trunk.bin"
@@ -64,7 +65,8 @@ class Trunk:
 
     def __init__(self, model: Any, num_blocks: int, rows: Rows, dtype: torch.dtype, path: Path) -> None:
         self.rows, self.dtype, self.path, self.left = rows, dtype, path, rows.pad_left
-        self.blocks = list(block_lists(model)[0])[:num_blocks]
+        blocks = list(block_lists(model)[0])
+        self.blocks, self.is_whole = blocks[:num_blocks], num_blocks == len(blocks)
         self.starts = torch.from_numpy(rows.input_ids.starts)
         self.values: Tensor | None = None
         self.at: Tensor | None = None
@@ -98,15 +100,13 @@ class Trunk:
         states = output[0] if self.is_tuple else output
         if self.values is None:
             shape = (int(self.starts[-1]), states.shape[-1])
-            self.values = _mapped(self.path, shape, self.dtype)
+            self.values = mapped.created(self.path, shape, self.dtype)
         self.values[self._places(self.real)] = states[self.real].to(self.dtype)
 
     def _places(self, real: Tensor) -> Tensor:
         """Return where the tokens of the rows at hand lie in the file, row by row."""
         assert self.at is not None
-        counts = real.sum(1)
-        within = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        return torch.repeat_interleave(self.starts[self.at], counts) + within
+        return mapped.token_places(self.starts, self.at, real)
 
     def error(self, run: Callable[[dict[str, Tensor]], Tensor]) -> float:
         """Return how far the logits of some rows are from those without, over their size; leave the trunk in use."""
@@ -166,14 +166,6 @@ class Trunk:
         states = torch.zeros_like(hidden_states)
         states[self.real] = self.values[self._places(self.real)].to(states.dtype)
         return (states,) if self.is_tuple else states
-
-
-def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Return a new file as a tensor; the machine's page cache keeps in memory what fits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = torch.empty((), dtype=dtype).element_size()
-    mapped = np.memmap(path, dtype=np.uint8, mode="w+", shape=(shape[0] * shape[1] * size,))
-    return torch.from_numpy(mapped).view(dtype).view(shape)
 
 
 def built(

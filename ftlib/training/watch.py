@@ -56,14 +56,15 @@ class Watch(TrainerCallback):
             record.log_loss(step, epoch, self.learning_rate)
         if self.trainer.average is not None:
             self.trainer.average.add(step)
-        if step in self.plan.evaluate_at:
+        is_validated = step in self.plan.evaluate_at
+        if is_validated:
             self._validate(step, epoch, control)
         done = step >= self.plan.max_steps or control.should_training_stop
         now = time.monotonic()
         if not done and now - self.last_saved >= self.plan.settings.checkpoint_seconds:
             control.should_save = True
             self.last_saved = now
-        if done or now - self.last_told >= EMIT_SECONDS:
+        if done or is_validated or now - self.last_told >= EMIT_SECONDS:
             self.last_told = now
             emit(Progress(self.plan.name, step, step if done else self.plan.max_steps, "steps", record.newest))
 

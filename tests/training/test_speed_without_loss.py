@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from ftlib.models.layers import block_list
 from ftlib.training import precision
-from ftlib.training.dropout import Masks, attend, cheap_dropout, drop
+from ftlib.training.dropout import Attention, Masks, attend, cheap_dropout, drop
 from ftlib.training.embeddings import append_rows, learn_rows, restore
 
 
@@ -77,7 +78,7 @@ def test_masks_are_a_function_of_seed_and_step():
     def mask(seed: int, step: int) -> torch.Tensor:
         masks = Masks(seed)
         masks.at_step(step)
-        return masks.keep(torch.Size((64, 64)), 0.5)
+        return masks.keep(torch.Size((64, 64)), 0.5, torch.float32)
 
     assert torch.equal(mask(1, 4), mask(1, 4))
     assert not torch.equal(mask(1, 4), mask(1, 5))
@@ -117,6 +118,58 @@ def test_attention_with_cheap_dropout_is_torchs_own_where_nothing_is_dropped():
     ours, _ = attend(nn.Module(), query, key, value, mask, masks=Masks(0), dropout=1e-9)
     theirs = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mask", [None, "bool", "added"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_and_its_gradients_are_those_of_the_formula(mask, dtype):
+    torch.manual_seed(0)
+    states = [torch.randn(2, 6, 4, 8, dtype=dtype).requires_grad_() for _ in range(3)]
+    allowed = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    allowed[1, :, :, 4:] = False
+    given = {None: None, "bool": allowed, "added": torch.zeros(allowed.shape).masked_fill(~allowed, -1e4)}[mask]
+    kept = Masks(5).keep(torch.Size((2, 4, 6, 6)), 0.3, dtype)
+    found = Attention.apply(*(s.transpose(1, 2) for s in states), given, kept, 0.4)
+    exact = [s.detach().double().requires_grad_() for s in states]
+    query, key, value = (s.transpose(1, 2) for s in exact)
+    scores = 0.4 * query @ key.transpose(2, 3)
+    scores = scores if mask is None else scores.masked_fill(~allowed, -torch.inf)
+    expected = (scores.softmax(-1) * kept.double()) @ value
+    weights = torch.randn(expected.shape, dtype=torch.float64)
+    (found.double() * weights).sum().backward()
+    (expected * weights).sum().backward()
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for one, other in zip([found, *(s.grad for s in states)], [expected, *(s.grad for s in exact)], strict=True):
+        assert (one.double() - other).norm() <= tolerance * other.norm()
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_hidden_states_in_bfloat16_cost_little_more_than_autocast_alone(kind):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 128}
+    config = AutoConfig.for_model(kind, vocab_size=60, pad_token_id=1, initializer_range=0.1, **sizes)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    ids = torch.randint(5, 59, (8, 12))
+    seen: set[torch.dtype] = set()
+    block_list(model)[-1].register_forward_pre_hook(lambda block, arguments: seen.add(arguments[0].dtype))
+
+    def gradient(kind: precision.Precision) -> torch.Tensor:
+        model.zero_grad()
+        with precision.autocast(precision.resolve(kind)):
+            model(ids, labels=torch.arange(8) % 2).loss.float().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    exact, alone = gradient("float32"), gradient("bfloat16")
+    assert seen == {torch.float32}
+    with precision.bfloat16_states(model):
+        assert torch.equal(gradient("float32"), exact)
+        assert seen == {torch.float32}
+        lowered = gradient("bfloat16")
+    assert torch.bfloat16 in seen
+    assert (lowered - exact).norm() < 2 * (alone - exact).norm() + 1e-3 * exact.norm()
+    assert torch.equal(gradient("bfloat16"), alone)
 
 
 def test_precision_auto_is_a_property_of_the_machine():

@@ -13,7 +13,7 @@ from ftlib.models import checkpoints
 from ftlib.models.layers import block_list
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
-from ftlib.training import stage, trainer, trunk
+from ftlib.training import shortcuts, stage, trunk
 from ftlib.training.batches import Rows
 from ftlib.training.precision import autocast
 from ftlib.training.stage import Training
@@ -90,7 +90,7 @@ def trained(strategy: dict[str, Any], settings: Problem, start: Path, scratch: P
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "built", watched)
+        patch.setattr(shortcuts, "built", watched)
         result = stage.train(
             checkpoint,
             rows,
