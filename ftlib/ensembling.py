@@ -201,6 +201,22 @@ def finite_logits(predictions: pa.Table, num_outputs: int) -> np.ndarray:
     return logits
 
 
+def fused_predictions(combiner: Combiner, scores: Scores, target: Target) -> pa.Table:
+    """Return what a fusion makes of members' scores of rows with one answer each, as a member's predictions.
+
+    Args:
+        combiner: Fitted.
+        scores: The members'.
+        target: What is predicted.
+    """
+    import pyarrow as pa
+
+    from ftlib.problems._learning import vectors
+
+    logits = target.logits(combiner(scores.values, scores.layout)).astype("float32")
+    return pa.table({"row_id": pa.array(scores.row_ids, pa.int64()), "logits": vectors(logits)})
+
+
 # -- fitting -------------------------------------------------------------------------------------------
 
 

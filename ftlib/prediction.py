@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,13 @@ from ftlib.files import read_table
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from ftlib.models.checkpoints import Checkpoint
     from ftlib.models.ensembles import Ensemble
     from ftlib.problems.base import Problem
+    from ftlib.strategies.base import Lesson
     from ftlib.training.precision import Precision
 
 
@@ -83,9 +85,81 @@ def predict_jointly(
     return _timed(table, started)
 
 
+def describe(
+    checkpoint: Checkpoint,
+    rows: pa.Table,
+    problem: Problem,
+    lesson: Lesson,
+    folder: Path,
+    *,
+    precision: Precision = "auto",
+    name: str = "describe",
+) -> Predicted:
+    """Return a teacher's predictions on encoded rows; what its layers make of them is written down in the same pass.
+
+    Args:
+        checkpoint: The teacher.
+        rows: As `predict` takes them.
+        problem: Likewise.
+        lesson: What of the layers its student reads.
+        folder: Where the files go: see `ftlib.training.layer_states`.
+        precision: Likewise.
+        name: Likewise.
+
+    Raises:
+        UnsupportedError: If the teacher's layers cannot be read.
+    """
+    from ftlib.models.forward import Teller
+    from ftlib.training.layer_states import Writer
+
+    started = time.perf_counter()
+    tell = Teller(name, len(rows))
+    with Writer.of(checkpoint, rows, problem, folder, lesson) as write:
+
+        def watch(batch: Mapping[str, Tensor], logits: Tensor) -> None:
+            write(batch, logits)
+            tell(batch, logits)
+
+        table = problem.predict(checkpoint, rows, precision=precision, watch=watch)
+    predicted = _timed(table, started)
+    return Predicted(table, {**predicted.figures, **write.figures()})
+
+
 def _timed(table: pa.Table, started: float) -> Predicted:
     seconds = time.perf_counter() - started
     return Predicted(table, {"rows_per_second": len(table) / max(seconds, 1e-9), "predict_seconds": seconds})
+
+
+TEACHING = {"train": "teacher_", "unlabelled": "unlabelled_"}
+"""Split -> how the inputs of a training step are called that hold teachers' predictions on it, before a number."""
+
+
+def training_rows(
+    encoded: Path,
+    splits: Sequence[str],
+    inputs: Mapping[str, Path],
+    problem: Problem,
+    tokenizer: PreTrainedTokenizerBase,
+) -> pa.Table:
+    """Return the rows that a stage trains on, with what it learns from its teachers where it has any.
+
+    Args:
+        encoded: The folder of encoded splits.
+        splits: Which ones.
+        inputs: Of the training step; those of `TEACHING` are teachers' predictions.
+        problem: What is learned.
+        tokenizer: The student's.
+    """
+    import pyarrow as pa
+
+    from ftlib.data.encode import read_encoded
+
+    parts = []
+    for split in splits:
+        rows = read_encoded(encoded / f"{split}.parquet")
+        teachers = [folder for name, folder in inputs.items() if name.startswith(TEACHING[split])]
+        parts.append(with_teachers(rows, teachers, problem, tokenizer) if teachers else rows)
+    return pa.concat_tables(parts)
 
 
 def with_teachers(

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from ftlib.problems.base import Problem
 
-STRICTEST_FIRST = ("test", "validation", "fusion", "train")
-"""Where an input is in several splits, it stays in the first of these."""
+STRICTEST_FIRST = ("test", "validation", "fusion", "train", "unlabelled")
+"""Where an input is in several splits, it stays in the first of these; both that are trained on may share a group."""
 
 
 class Leaks:
@@ -47,8 +47,9 @@ class Leaks:
         import numpy as np
 
         rank_of = {name: rank for rank, name in enumerate(STRICTEST_FIRST)}
-        ranks = np.array([rank_of[name] for name in names.tolist()], dtype=np.int64)
+        of_input = np.array([rank_of[name] for name in names.tolist()], dtype=np.int64)
         for what, keys in self._keys.items():
+            ranks = of_input if what == "input" else np.minimum(of_input, rank_of["train"])
             strictest = np.full(int(keys.max(initial=0)) + 1, len(STRICTEST_FIRST))
             np.minimum.at(strictest, keys[self.fine], ranks[self.fine])
             leaked = np.flatnonzero(self.fine & (strictest[keys] < ranks))

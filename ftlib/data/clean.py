@@ -81,7 +81,7 @@ def clean(table: pa.Table, problem: Problem, cleaning: Cleaning) -> Cleaned:
 
     repaired, counts = _repair(table, problem.repaired_columns, cleaning)
     repaired = problem.follow(with_given(repaired, table, problem.text_columns))
-    labels, complaints = problem.read_labels(repaired)
+    labels, complaints = _read_labels(repaired, problem)
     rejections = Rejections(len(table))
     rejections.add(unreadable(table))
     for column in problem.text_columns:
@@ -107,6 +107,20 @@ def clean(table: pa.Table, problem: Problem, cleaning: Cleaning) -> Cleaned:
     }
     check_rejected(summary, rejected, cleaning.max_rejected_ratio)
     return Cleaned(kept, rejected, summary)
+
+
+def _read_labels(table: pa.Table, problem: Problem) -> tuple[pa.Array, pa.Array]:
+    """Return canonical labels and complaints; rows that are to have no label have none, and no complaint."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from ftlib.data.collect import UNLABELLED
+
+    labels, complaints = problem.read_labels(table)
+    without = pc.equal(table["split"], UNLABELLED).combine_chunks()
+    if not pc.any(without).as_py():
+        return labels, complaints
+    return labels, pc.if_else(without, pa.scalar(None, pa.string()), complaints)
 
 
 def _repair(table: pa.Table, columns: tuple[str, ...], cleaning: Cleaning) -> tuple[pa.Table, dict[str, int]]:

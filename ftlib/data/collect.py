@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ from ftlib.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLITS = ("train", "validation", "fusion", "test", "all")
+UNLABELLED = "unlabelled"
+"""The split of rows without labels: none are read of it."""
+
+SPLITS = ("train", "validation", "fusion", "test", "all", UNLABELLED)
 """Every split a source may stand for, in the order that rows are numbered."""
 
 
@@ -60,7 +63,7 @@ def fingerprint(
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def check_columns(sources: Mapping[str, Source], columns: Columns) -> None:
+def check_columns(sources: Mapping[str, Source], columns: Columns, unlabelled: Collection[str] = ()) -> None:
     """Check that every file is there and has the columns, without reading its rows.
 
     Sources that cannot be asked quickly (the hub) are left out.
@@ -68,15 +71,18 @@ def check_columns(sources: Mapping[str, Source], columns: Columns) -> None:
     Args:
         sources: Split -> source.
         columns: The problem's column -> the source's column.
+        unlabelled: Those of the columns that rows without labels have.
 
     Raises:
         DataError: One line for each file or column that is missing, with near names.
     """
     lines = []
-    for source in _distinct(sources):
+    asked = {(repr(source), split == UNLABELLED): (split, source) for split, source in sources.items()}
+    for split, source in asked.values():
         try:
             if source.quick:
-                pick(source.path or source.name, single(columns), source.columns(), source.remedy)
+                wanted = single(_columns_of(split, columns, unlabelled))
+                pick(source.path or source.name, wanted, source.columns(), source.remedy)
         except DataError as error:
             lines.append(str(error))
     if lines:
@@ -84,7 +90,12 @@ def check_columns(sources: Mapping[str, Source], columns: Columns) -> None:
 
 
 def collect(
-    sources: Mapping[str, Source], columns: Columns, *, files: Sequence[str] = (), folder: str | None = None
+    sources: Mapping[str, Source],
+    columns: Columns,
+    *,
+    files: Sequence[str] = (),
+    folder: str | None = None,
+    unlabelled: Collection[str] = (),
 ) -> Collected:
     """Read every source into one table.
 
@@ -93,6 +104,7 @@ def collect(
         columns: The problem's column -> the source's column.
         files: Those of the columns that hold files, which become their bytes: see `Problem.file_columns`.
         folder: Where relative paths in them start; each source's own folder unless given.
+        unlabelled: Those of the columns that are read of rows without labels.
 
     Raises:
         DataError: If a source cannot be read, or two sources disagree about what a column holds.
@@ -102,7 +114,8 @@ def collect(
     tables = {}
     for split in (s for s in SPLITS if s in sources):
         source = sources[split]
-        tables[split] = _plain(_with_contents(read(source, columns), source, files, folder), source, files)
+        raw = read(source, _columns_of(split, columns, unlabelled))
+        tables[split] = _plain(_with_contents(raw, source, files, folder), source, files)
     names = [*columns, *([UNREADABLE] if any(UNREADABLE in t.column_names for t in tables.values()) else [])]
     rows = {split: len(table) for split, table in tables.items()}
     merged = {name: _merge(name, [_column(t, name) for t in tables.values()]) for name in names}
@@ -111,8 +124,8 @@ def collect(
     return Collected(pa.table({"row_id": row_id, "split": split, **merged}), {"rows": rows, "columns": list(columns)})
 
 
-def _distinct(sources: Mapping[str, Source]) -> list[Source]:
-    return list({repr(source): source for source in sources.values()}.values())
+def _columns_of(split: str, columns: Columns, unlabelled: Collection[str]) -> Columns:
+    return {name: c for name, c in columns.items() if name in unlabelled} if split == UNLABELLED else columns
 
 
 def _with_contents(table: pa.Table, source: Source, files: Sequence[str], folder: str | None) -> pa.Table:
@@ -181,7 +194,7 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
     if name in table.column_names:
         return table[name]
-    return pa.chunked_array([pa.nulls(len(table), pa.string())])
+    return pa.chunked_array([pa.nulls(len(table))])
 
 
 def _merge(name: str, parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,16 @@ MANY_UNKNOWN = 0.2
 logger = logging.getLogger(__name__)
 
 
-def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> tuple[pa.Table, dict[str, Any]]:
+def encode(
+    table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase, *, is_labelled: bool = True
+) -> tuple[pa.Table, dict[str, Any]]:
     """Return the rows of a split as token ids and label ids, with what became of the tokens.
 
     Args:
         table: A split: row_id, texts, label.
         problem: With its labels filled in.
         tokenizer: Of the model to be trained.
+        is_labelled: Whether the rows have labels; else `Target.no_labels` stand for them.
 
     Returns:
         Rows with row_id, input_ids (list<int32>), token_type_ids (list<int8>, where the model has them), labels
@@ -41,7 +45,8 @@ def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase
     for start in range(0, len(table), ROWS_AT_ONCE):
         rows = table.slice(start, ROWS_AT_ONCE)
         encoded = problem.encode(rows, tokenizer)
-        parts.append(_with_rows(rows, problem.encode_labels(rows, encoded, tokenizer)))
+        known = problem.encode_labels(rows, encoded, tokenizer) if is_labelled else _without_labels(encoded, problem)
+        parts.append(_with_rows(rows, known))
         emit(Progress(step="encode", done=start + len(rows), total=len(table), unit="rows"))
     encoded = pa.concat_tables(parts)
     cut = encoded["num_truncated"]
@@ -49,6 +54,12 @@ def encode(table: pa.Table, problem: Problem, tokenizer: PreTrainedTokenizerBase
     if "length" not in encoded.column_names:
         encoded = encoded.append_column("length", pc.list_value_length(encoded["input_ids"]).cast(pa.int32()))
     return encoded, _summary(encoded, cut, tokenizer)
+
+
+def _without_labels(encoded: pa.Table, problem: Problem) -> pa.Table:
+    from ftlib.problems._learning import as_column
+
+    return encoded.append_column("labels", as_column(problem.target.no_labels(len(encoded))))
 
 
 def _with_rows(rows: pa.Table, encoded: pa.Table) -> pa.Table:
@@ -64,6 +75,13 @@ def read_encoded(path: Path) -> pa.Table:
     from ftlib.files import read_table
 
     return read_table(path)
+
+
+def read_splits(folder: Path, splits: Sequence[str]) -> pa.Table:
+    """Read several encoded splits, one after the other."""
+    import pyarrow as pa
+
+    return pa.concat_tables([read_encoded(folder / f"{split}.parquet") for split in splits])
 
 
 def _summary(encoded: pa.Table, truncated: pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

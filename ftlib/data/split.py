@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from ftlib.data.collect import UNLABELLED
 from ftlib.errors import DataError
 from ftlib.plugins import Section
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ftlib.data._allocate import Allocation
     from ftlib.problems.base import Problem
 
-ORDER = ("train", "validation", "fusion", "test")
+ORDER = ("train", "validation", "fusion", "test", UNLABELLED)
 
 
 class Splitting(Section):
@@ -188,7 +189,7 @@ def _bind(problem: Problem, tables: dict[str, pa.Table], carved: Allocation) -> 
     if len(learned) < (2 if target.kind == "single_label" else 1):
         found = f"has only the label {learned[0]!r}" if learned else "has no label at all"
         raise DataError(f"train {found}: there is nothing to learn. Check data.columns.{column} and the file.")
-    for name, table in tables.items():
+    for name, table in _labelled(tables).items():
         unseen = [label for label in target.learn(table[column]) if label not in learned]
         if unseen:
             raise DataError(
@@ -197,6 +198,10 @@ def _bind(problem: Problem, tables: dict[str, pa.Table], carved: Allocation) -> 
                 f"{_unseen_remedy(name, carved)}"
             )
     return problem.bind(learned)
+
+
+def _labelled(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    return {name: table for name, table in tables.items() if name != UNLABELLED}
 
 
 def _unseen_remedy(name: str, carved: Allocation) -> str:
@@ -219,6 +224,7 @@ def _summary(
 ) -> dict[str, Any]:
     column = problem.label_column
     summary = {"rows": {name: len(table) for name, table in tables.items()}, "leaks": leaks}
+    tables = _labelled(tables)
     if problem.target.kind == "value":
         values = {name: _ends(table[column]) for name, table in tables.items()}
         return {**summary, "labels": {}, "values": values, "stratified": carved.stratified, "only_in_train": {}}

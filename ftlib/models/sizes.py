@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import UnsupportedError
 from ftlib.files import read_json
 from ftlib.models.layers import BLOCK_COUNTS, DECODER_COUNTS, ENCODER_COUNTS, check_blocks
+from ftlib.models.widths import Widths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
@@ -35,6 +36,7 @@ class Size:
         blocks: How many blocks it has; of an encoder-decoder, each half; () where that is not known.
         num_virtual_tokens: What strategies have added to every row.
         predicts_words: Whether it was published with a language model's head; None where that is not known.
+        widths: How wide it is; None where that is not known.
     """
 
     positions: int | None = None
@@ -43,6 +45,7 @@ class Size:
     blocks: tuple[int, ...] = ()
     num_virtual_tokens: int = 0
     predicts_words: bool | None = None
+    widths: Widths | None = None
 
     def check_length(self, max_length: int) -> None:
         """Refuse rows that are longer than the model can read, though the tokenizer would not cut them.
@@ -79,6 +82,23 @@ class Size:
             self, blocks=tuple(min(kept, number) if isinstance(kept, int) else len(kept) for number in self.blocks)
         )
 
+    def with_widths(self, hidden: int | None, heads: int | None, inner: int | None) -> Self:
+        """Return what is left once a strategy has cut a narrower model out; what is not given stays.
+
+        Raises:
+            UnsupportedError: If it cannot be cut so.
+        """
+        return replace(self, widths=self.widths.cut(hidden, heads, inner)) if self.widths else self
+
+    @property
+    def weights(self) -> int | None:
+        """About how many weights its blocks have; None where that is not known."""
+        return sum(self.blocks) * self.widths.block_weights if self.blocks and self.widths else None
+
+    def with_block_on_top(self) -> Self:
+        """Return what is left once a strategy has put a block on top, of an encoder-decoder on each half."""
+        return replace(self, blocks=tuple(number + 1 for number in self.blocks))
+
 
 def check_room(max_length: int, num_virtual_tokens: int, positions: int, strategy: str) -> None:
     """Refuse virtual tokens that a model has no positions for (UnsupportedError)."""
@@ -102,11 +122,17 @@ def size_of(base_model: str) -> Size | None:
     text: dict[str, Any] = config.get("text_config") or config
     return Size(
         positions=_positions(text),
-        ends_there=not any(mark in key for key in text for mark in COMPUTED),
+        ends_there=not computes_positions(text),
         longest_text=int(longest) if longest else None,
         blocks=() if "text_config" in config else _blocks(config),
         predicts_words=_predicts_words(config),
+        widths=None if "text_config" in config else Widths.of(config),
     )
+
+
+def computes_positions(config: Mapping[str, Any]) -> bool:
+    """Return whether a model computes positions inside its attention instead of looking them up before it."""
+    return any(mark in key for key in config for mark in COMPUTED)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class Learning:
     writes: ClassVar[bool] = False
     """Whether answers are written token by token, so that several models can write one together."""
 
+    learns_tokens: ClassVar[bool] = False
+    """Whether a teacher's scores are of the student's own tokens, so that both must have the same."""
+
     validation_metric: ClassVar[str | None] = None
     """What the best weights of a stage are chosen by; the target's main metric where it is None."""
 
@@ -56,10 +59,8 @@ class Learning:
         self, problem: Problem, rows: pa.Table, encoded: pa.Table, tokenizer: PreTrainedTokenizerBase
     ) -> pa.Table:
         """Return encoded rows with `labels`: one a row, or a vector."""
-        import pyarrow as pa
-
         labels = problem.target.encode(rows[problem.label_column])
-        return encoded.append_column("labels", pa.array(labels) if labels.ndim == 1 else vectors(labels))
+        return encoded.append_column("labels", as_column(labels))
 
     def teach(
         self, problem: Problem, rows: pa.Table, teachers: Sequence[pa.Table], tokenizer: PreTrainedTokenizerBase | None
@@ -134,6 +135,13 @@ class Learning:
     def own_metrics(self, problem: Problem, predictions: pa.Table) -> dict[str, float]:
         """Return {}: scores say all."""
         return {}
+
+
+def as_column(values: np.ndarray) -> pa.Array:
+    """Return a number a row, shape (num_rows,), or a vector, shape (num_rows, size), as a column."""
+    import pyarrow as pa
+
+    return pa.array(values) if values.ndim == 1 else vectors(values)
 
 
 def vectors(values: np.ndarray) -> pa.Array:

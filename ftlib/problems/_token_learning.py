@@ -35,6 +35,7 @@ class TokenLearning(Learning):
         with_texts: Whether their texts are kept, too.
     """
 
+    learns_tokens: ClassVar[bool] = True
     validation_metric: ClassVar[str | None] = "loss"
 
     num_candidates: int

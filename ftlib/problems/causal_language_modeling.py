@@ -60,6 +60,11 @@ class CausalLanguageModeling(Problem):
     """Most probable tokens that are kept of each place, for accuracy and for distillation."""
 
     @property
+    def reads_rows_as_encoded(self) -> bool:
+        """Yes, unless rows share a line."""
+        return not self.packing
+
+    @property
     def target(self) -> TokenLikelihood:
         """The tokens of the text."""
         from ftlib.targets.token_likelihood import TokenLikelihood

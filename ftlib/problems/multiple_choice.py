@@ -63,6 +63,11 @@ class MultipleChoice(Problem):
     """What the first choice is called where answers are numbers."""
 
     @property
+    def reads_rows_as_encoded(self) -> bool:
+        """No: a row becomes a line for each of its choices."""
+        return False
+
+    @property
     def target(self) -> Choice:
         """One of the choices."""
         return Choice()

@@ -56,6 +56,9 @@ class Target:
     contradicts: ClassVar[bool] = True
     """Whether two rows with equal inputs and different answers contradict each other."""
 
+    no_label: ClassVar[float | None] = None
+    """What stands in encoded rows for a label that is not there; None where all rows must have one."""
+
     labels: tuple[str, ...] = ()
     """Label names, in the order of the model's outputs; () until they are learned from the data."""
 
@@ -142,6 +145,12 @@ class Target:
         """
         raise NotImplementedError
 
+    def no_labels(self, num_rows: int) -> np.ndarray:
+        """Return what stands in encoded rows whose labels are not known, in the form of `encode`; see `no_label`."""
+        import numpy as np
+
+        return np.full(num_rows, self.no_label, np.int64 if isinstance(self.no_label, int) else np.float32)
+
     # -- training ----------------------------------------------------------------------------------
 
     def loss(self, logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
@@ -196,6 +205,10 @@ class Target:
 
     def mean_logits(self, logits: Sequence[np.ndarray]) -> np.ndarray:
         """Return the logits whose scores are the mean of the scores of several models (an ensemble as a teacher)."""
+        raise NotImplementedError
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """Return logits that have these scores: the other way of `scores` (a fusion as a teacher)."""
         raise NotImplementedError
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:

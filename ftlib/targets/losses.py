@@ -67,6 +67,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> T
     return losses.sum() / counts.sum().clamp_min(SMALLEST)
 
 
+def has_label(labels: Tensor) -> Tensor:
+    """Return which rows have a label, bool, shape (batch_size,): of one, of a number, or a vector of several."""
+    is_known = ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
+    return is_known if labels.ndim == 1 else is_known.all(1)
+
+
 def binary_cross_entropy(logits: Tensor, labels: Tensor, shape: LossShape = PLAIN) -> Tensor:
     """Return the binary cross-entropy, mean over rows and labels.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, ClassVar
 
 from ftlib.errors import ParamsError
 from ftlib.targets import reading as read
 from ftlib.targets.base import Target
-from ftlib.targets.losses import PLAIN, LossShape, binary_cross_entropy, binary_two_way_divergence
+from ftlib.targets.losses import PLAIN, SMALLEST, LossShape, binary_cross_entropy, binary_two_way_divergence
 from ftlib.targets.metrics import MULTI_LABEL, Metric, clipped
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class MultiLabel(Target):
     """Any number of the labels, each decided on its own: sigmoid and binary cross-entropy."""
 
     kind: ClassVar[str] = "multi_label"
+    no_label: ClassVar[float | None] = nan
     main_metric: ClassVar[str] = "f1_micro"
 
     threshold: float = 0.5
@@ -82,8 +84,9 @@ class MultiLabel(Target):
         """Return rows without a label / rows with it; 1 for a label without rows."""
         import numpy as np
 
-        counts = labels.reshape(-1, len(self.labels)).sum(0)
-        total = labels.size // len(self.labels)
+        known = labels.reshape(-1, len(self.labels))
+        known = known[~np.isnan(known).any(1)]
+        counts, total = known.sum(0), len(known)
         return tuple(np.where(counts > 0, (total - counts) / np.maximum(counts, 1), 1.0).tolist())
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -106,6 +109,19 @@ class MultiLabel(Target):
 
         stacked = np.stack([one.astype(np.float64) for one in logits])
         return logsumexp(log_expit(stacked), axis=0) - logsumexp(log_expit(-stacked), axis=0)
+
+    def no_labels(self, num_rows: int) -> np.ndarray:
+        """Return rows that say nothing of any label."""
+        import numpy as np
+
+        return np.full((num_rows, len(self.labels)), self.no_label, np.float32)
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """Return the log-odds of the probabilities."""
+        import numpy as np
+        from scipy.special import logit
+
+        return logit(np.clip(scores, SMALLEST, 1 - SMALLEST))
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return multi-hot rows, float32: 1 where a probability reaches the threshold."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ftlib.targets import reading as read
 from ftlib.targets.base import Target
-from ftlib.targets.losses import PLAIN, LossShape, cross_entropy, softened_divergence
+from ftlib.targets.losses import IGNORED, PLAIN, SMALLEST, LossShape, cross_entropy, softened_divergence
 from ftlib.targets.metrics import SINGLE_LABEL, TWO_LABELS, Metric, clipped
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class SingleLabel(Target):
     """Exactly one of the labels: softmax and cross-entropy."""
 
     kind: ClassVar[str] = "single_label"
+    no_label: ClassVar[float | None] = IGNORED
     main_metric: ClassVar[str] = "accuracy"
     counts_right_rows: ClassVar[frozenset[str]] = frozenset({"accuracy", "f1_micro"})
 
@@ -81,6 +82,12 @@ class SingleLabel(Target):
 
         stacked = np.stack([log_softmax(one.astype(np.float64), axis=-1) for one in logits])
         return logsumexp(stacked, axis=0) - np.log(len(stacked))
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the probabilities."""
+        import numpy as np
+
+        return np.log(np.maximum(scores, SMALLEST))
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return the ids of the most probable labels, the first one where several are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.targets import reading as read
@@ -27,6 +28,7 @@ class Value(Target):
     """A number: mean squared error."""
 
     kind: ClassVar[str] = "value"
+    no_label: ClassVar[float | None] = nan
     main_metric: ClassVar[str] = "spearman"
     proper_loss: ClassVar[str] = "rmse"
     has_labels: ClassVar[bool] = False
@@ -78,6 +80,10 @@ class Value(Target):
         import numpy as np
 
         return np.mean([one.astype(np.float64) for one in logits], axis=0)
+
+    def logits(self, scores: np.ndarray) -> np.ndarray:
+        """Return the numbers themselves."""
+        return scores
 
     def predicted(self, scores: np.ndarray) -> np.ndarray:
         """Return the numbers, shape (N,)."""
