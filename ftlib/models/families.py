@@ -35,12 +35,19 @@ def check(folder: Path, problem: Problem) -> None:
     Raises:
         UnsupportedError: With what the problem needs.
     """
+    reason = reason_against(folder, problem)
+    if reason:
+        raise UnsupportedError(f"{reason}. Set another base_model.")
+
+
+def reason_against(folder: Path, problem: Problem) -> str:
+    """Return why a problem cannot be learned with a model of its family; "" where it can, or that is not known."""
     config = _config(folder)
     family = family_of(config)
-    if family and family not in problem.families:
-        wanted = ", or ".join(FAMILIES[name] for name in problem.families)
-        got = f"{config['model_type']}, {FAMILIES[family].partition(',')[0]}"
-        raise UnsupportedError(f"{problem.name} needs {wanted}; got {got}. Set another base_model.")
+    if not family or family in problem.families:
+        return ""
+    wanted = ", or ".join(FAMILIES[name] for name in problem.families)
+    return f"{problem.name} needs {wanted}; got {config['model_type']}, {FAMILIES[family].partition(',')[0]}"
 
 
 def language_model(folder: Path, asked_by: str) -> str:
@@ -60,6 +67,11 @@ def language_model(folder: Path, asked_by: str) -> str:
         wanted = ", or ".join(FAMILIES[name] for name in classes)
         raise UnsupportedError(f"{asked_by} needs {wanted}; got {config.get('model_type')}. Set another base_model.")
     return classes[family]
+
+
+def of_folder(folder: Path) -> str | None:
+    """Return a checkpoint's family; None where it is not known."""
+    return family_of(_config(folder))
 
 
 def _config(folder: Path) -> dict[str, Any]:
