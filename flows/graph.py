@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flows import choosing, teaching, wiring
 from ftlib.fusion.base import Fusion, Merging
-from ftlib.params.experiment import BASE, Experiment, Stage
+from ftlib.params.experiment import Experiment, Stage
+from ftlib.params.teaching import fusions, splits_read
+from ftlib.problems.base import MAIN
 from ftlib.steps import Step
 from tasks.data import Clean, Collect, Encode, Split
-from tasks.evaluation import Evaluate, Explain, FusionCard, MemberCard, Report
-from tasks.fusion import Fuse, Merge
-from tasks.prediction import Compare, Predict, PredictJointly
+from tasks.evaluation import Evaluate, Explain, FusionCard, MemberCard, Report, Transfer
+from tasks.fusion import Merge
+from tasks.prediction import Compare, PredictJointly
 from tasks.registry import Register
 from tasks.training import Fetch, Train
-
-GREEDY = "greedy"
-"""The fusion that every other is compared with; always there."""
 
 
 def steps(experiment: Experiment) -> tuple[Step, ...]:
@@ -36,59 +36,87 @@ def steps(experiment: Experiment) -> tuple[Step, ...]:
 
 
 def _data(e: Experiment) -> Iterator[Step]:
-    yield Collect(
-        step_name="collect",
-        sources={str(split): source for split, source in e.data.sources.items()},
-        columns=e.source_columns(),
-        files=e.problem.file_columns,
-        folder=e.data.folder,
-    )
-    yield Clean(step_name="clean", inputs={"rows": "collect"}, problem=e.problem, cleaning=e.cleaning)
-    yield Split(
-        step_name="split", inputs={"rows": "clean"}, problem=e.problem, splitting=e.splitting, seed=e.seed_of("split")
-    )
-    for model in e.base_models():
-        yield Fetch(step_name=_suffixed("fetch", model, e), base_model=model)
-        yield Encode(
-            step_name=_suffixed("encode", model, e),
-            inputs={"splits": "split", "checkpoint": _suffixed("fetch", model, e)},
-            problem=e.problem,
+    for task in e.all_tasks():
+        name = task.name
+        yield Collect(
+            step_name=wiring.of("collect", name),
+            sources={str(split): source for split, source in task.data.sources.items()},
+            columns=e.source_columns(task),
+            files=task.problem.file_columns,
+            folder=task.data.folder,
+            unlabelled=task.unlabelled_columns(),
         )
+        rows = {"rows": wiring.of("collect", name)}
+        yield Clean(step_name=wiring.of("clean", name), inputs=rows, problem=task.problem, cleaning=task.cleaning)
+        yield Split(
+            step_name=wiring.of("split", name),
+            inputs={"rows": wiring.of("clean", name)},
+            problem=task.problem,
+            splitting=task.splitting,
+            seed=e.seed_of(wiring.of("split", name)),
+        )
+        for model in e.base_models_of(name):
+            fetched = wiring.suffixed("fetch", model, e)
+            if name == MAIN:
+                yield from _fetched(e, model, fetched)
+            yield Encode(
+                step_name=wiring.suffixed(wiring.of("encode", name), model, e),
+                inputs={"splits": wiring.of("split", name), "checkpoint": fetched},
+                problem=task.problem,
+            )
+
+
+def _fetched(e: Experiment, model: str, fetched: str) -> Iterator[Step]:
+    """Yield the step that brings a base model; for one that is to be chosen, those that choose it, too."""
+    if e.choice and model == e.own_model:
+        yield from choosing.steps(e, e.choice, splits="split", fetched=fetched)
+    else:
+        yield Fetch(step_name=fetched, base_model=model)
 
 
 def _stages(e: Experiment) -> Iterator[Step]:
-    predicted: set[str] = set()
+    done: set[str] = set()
     for stage in e.ordered_stages():
-        for teacher in stage.strategy.teachers:
-            if f"predict-{teacher}-train" not in predicted:
-                predicted.add(f"predict-{teacher}-train")
-                yield _predict(e, e.stage(teacher), "train", precision="auto")
+        for step in teaching.lessons(e, stage):
+            if step.step_name not in done:
+                done.add(step.step_name)
+                yield step
+        others = e.read_by(stage)[1:]
         yield Train(
             step_name=f"train-{stage.name}",
             inputs={
-                "start": _start(e, stage),
-                "encoded": _encoded(e, stage),
-                **{f"teacher_{i}": f"predict-{t}-train" for i, t in enumerate(stage.strategy.teachers)},
+                "start": wiring.start(e, stage),
+                "encoded": wiring.encoded(e, stage),
+                **teaching.taught(e, stage),
+                **{f"task_{i}": wiring.encoded(e, stage, task) for i, task in enumerate(others)},
             },
-            problem=e.problem,
+            problem=e.task(stage.task).problem,
+            task=stage.task,
+            others=others,
+            splits=splits_read(e, stage),
             strategy=stage.strategy,
             training=stage.training,
             seed=e.seed_of(stage.name),
         )
-        if stage.member:
-            for split in dict.fromkeys((_fitting_split(e), "validation", "test")):
-                yield _predict(e, stage, split)
+        if stage in e.members():
+            for split in dict.fromkeys((wiring.fitting_split(e), "validation", "test")):
+                yield wiring.predict(e, stage, split)
+        for task in e.answered_by(stage) if e.tasks else ():
+            if task != MAIN or stage not in e.members():
+                yield wiring.predict(e, stage, "test", task=task)
 
 
 def _agreements(e: Experiment) -> Iterator[Step]:
     """Yield what makes sure, before training, that members which are to answer together can."""
+    for stage in e.stages:
+        yield from teaching.same_tokens(e, stage)
     members = e.members()
     if len({e.root_model(m) for m in members}) == 1:
         return
     for name, fusion in _joint(e).items():
         yield Compare(
             step_name=f"compare-{name}",
-            inputs={f"checkpoint_{i}": _suffixed("fetch", e.root_model(m), e) for i, m in enumerate(members)},
+            inputs={f"checkpoint_{i}": wiring.suffixed("fetch", e.root_model(m), e) for i, m in enumerate(members)},
             problem=e.problem,
             fusion=fusion,
             members=tuple(m.name for m in members),
@@ -99,7 +127,7 @@ def _together(e: Experiment) -> Iterator[Step]:
     members = e.members()
     inputs = {
         **{f"checkpoint_{i}": f"train-{m.name}" for i, m in enumerate(members)},
-        **{f"encoded_{i}": _encoded(e, m) for i, m in enumerate(members)},
+        **{f"encoded_{i}": wiring.encoded(e, m) for i, m in enumerate(members)},
     }
     for name, fusion in _joint(e).items():
         for split in ("validation", "test"):
@@ -114,16 +142,16 @@ def _together(e: Experiment) -> Iterator[Step]:
 
 
 def _merged(e: Experiment) -> Iterator[Step]:
-    scored = _fitting_split(e)
+    scored = wiring.fitting_split(e)
     for name, merging in _merging(e).items():
         stages = [e.stage(member) for member in merging.members]
-        inputs = {"encoded": _encoded(e, stages[0])}
+        inputs = {"encoded": wiring.encoded(e, stages[0])}
         for i, stage in enumerate(stages):
             inputs[f"checkpoint_{i}"] = f"train-{stage.name}"
             if merging.scored:
                 inputs[f"predictions_{i}"] = f"predict-{stage.name}-{scored}"
         if merging.needs_start:
-            inputs["start"] = _checkpoint(e, e.common_start(merging.members), stages[0])
+            inputs["start"] = wiring.checkpoint(e, e.common_start(merging.members), stages[0])
         yield Merge(
             step_name=f"merge-{name}",
             inputs=inputs,
@@ -133,30 +161,16 @@ def _merged(e: Experiment) -> Iterator[Step]:
             scored_split=scored,
         )
         for split in ("validation", "test"):
-            yield _predict(e, stages[0], split, checkpoint=f"merge-{name}")
+            yield wiring.predict(e, stages[0], split, checkpoint=f"merge-{name}")
 
 
 def _fusions(e: Experiment) -> Iterator[Step]:
-    for name, fusion in fusions(e).items():
-        inputs = {"splits": "split"}
+    for name in fusions(e):
         merged = name in _merging(e)
         as_one = merged or name in _joint(e)
-        fitting = "validation" if as_one else _fitting_split(e)  # what members say as one is not fitted
+        fitting = "validation" if as_one else wiring.fitting_split(e)  # what members say as one is not fitted
         names = (name,) if merged else tuple(stage.name for stage in e.members())
-        for i, member in enumerate(names):
-            says = name if as_one else member
-            inputs[f"fitting_{i}"] = f"predict-{says}-{fitting}"
-            if fitting != "validation":
-                inputs[f"validation_{i}"] = f"predict-{says}-validation"
-        yield Fuse(
-            step_name=f"fuse-{name}",
-            inputs=inputs,
-            problem=e.problem,
-            fusion=fusion,
-            members=names,
-            fitting_split=fitting,
-            seed=e.seed_of(name),
-        )
+        yield wiring.fuse(e, f"fuse-{name}", name, names, fitting, (name,) * len(names) if as_one else names)
 
 
 def _results(e: Experiment) -> Iterator[Step]:
@@ -192,10 +206,13 @@ def _results(e: Experiment) -> Iterator[Step]:
         fusions=cards,
         number=e.evaluation.explained_errors,
     )
-    data = {"collected": "collect", "cleaned": "clean", "splits": "split", "encoded": _encoded(e, members[0])}
+    yield from _transfer(e)
+    data = {"collected": "collect", "cleaned": "clean", "splits": "split", "encoded": wiring.encoded(e, members[0])}
+    transfer = {"transfer": "transfer"} if e.tasks else {}
+    choice = {"choice": "choose"} if e.choice else {}
     yield Report(
         step_name="report",
-        inputs={**data, "evaluation": "evaluate", "explained": "explain", **checkpoints},
+        inputs={**data, **transfer, **choice, "evaluation": "evaluate", "explained": "explain", **checkpoints},
         experiment=e.name,
         members=tuple(_card(m) for m in members),
         seed=e.seed_of("evaluate"),
@@ -210,6 +227,26 @@ def _results(e: Experiment) -> Iterator[Step]:
     )
 
 
+def _transfer(e: Experiment) -> Iterator[Step]:
+    """Yield what compares stages task by task, where there are several tasks."""
+    if not e.tasks:
+        return
+    answers = [(stage, task) for stage in e.ordered_stages() for task in e.answered_by(stage)]
+    yield Transfer(
+        step_name="transfer",
+        inputs={
+            **{f"splits_{i}": wiring.of("split", task.name) for i, task in enumerate(e.all_tasks())},
+            **{f"test_{i}": wiring.predicted(stage.name, "test", task) for i, (stage, task) in enumerate(answers)},
+        },
+        tasks=tuple(task.name for task in e.all_tasks()),
+        answers=tuple((stage.name, task) for stage, task in answers),
+        lines={stage.name: e.line(stage) for stage in e.ordered_stages()},
+        learns={stage.name: stage.task for stage in e.stages},
+        evaluation=e.evaluation,
+        seed=e.seed_of("transfer"),
+    )
+
+
 def _card(stage: Stage) -> MemberCard:
     told = {"learning_rate", "num_train_epochs", "batch_size"}
     return MemberCard(
@@ -218,12 +255,6 @@ def _card(stage: Stage) -> MemberCard:
         start_from=stage.start_from,
         training=stage.training.model_dump(mode="json", include=told),
     )
-
-
-def fusions(e: Experiment) -> dict[str, Fusion]:
-    """Return the experiment's fusions by name, greedy ensemble selection among them."""
-    chosen = {f.name: f.method for f in e.fusions}
-    return {**chosen, **({} if GREEDY in chosen else {GREEDY: Fusion.named(GREEDY)()})}
 
 
 def _joint(e: Experiment) -> dict[str, Fusion]:
@@ -235,40 +266,3 @@ def _merging(e: Experiment) -> dict[str, Merging]:
     """Return what those fusions merge that make one model of members."""
     names = [m.name for m in e.members()]
     return {name: found for name, f in fusions(e).items() if (found := f.merging(names)) is not None}
-
-
-def _predict(
-    e: Experiment, stage: Stage, split: str, precision: str = "float32", checkpoint: str | None = None
-) -> Predict:
-    """Return the step for a stage, or for another step's checkpoint that reads the same encoding."""
-    checkpoint = checkpoint or f"train-{stage.name}"
-    return Predict(
-        step_name=f"predict-{checkpoint.partition('-')[2]}-{split}",
-        inputs={"checkpoint": checkpoint, "encoded": _encoded(e, stage)},
-        problem=e.problem,
-        split=split,
-        precision=precision,  # type: ignore[arg-type]
-    )
-
-
-def _fitting_split(e: Experiment) -> str:
-    return "fusion" if e.splitting.fusion_ratio > 0 or "fusion" in e.data.sources else "validation"
-
-
-def _start(e: Experiment, stage: Stage) -> str:
-    return _checkpoint(e, stage.start_from, stage)
-
-
-def _checkpoint(e: Experiment, origin: str, stage: Stage) -> str:
-    """Return the step that gives a checkpoint which a stage descends from: a stage's, or the base model."""
-    return _suffixed("fetch", e.root_model(stage), e) if origin == BASE else f"train-{origin}"
-
-
-def _encoded(e: Experiment, stage: Stage) -> str:
-    return _suffixed("encode", e.root_model(stage), e)
-
-
-def _suffixed(step: str, model: str, e: Experiment) -> str:
-    """Return "encode" for the experiment's own base model, "encode-2"... for the other ones."""
-    number = e.base_models().index(model)
-    return step if number == 0 else f"{step}-{number + 1}"

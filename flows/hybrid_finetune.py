@@ -211,12 +211,18 @@ class _Run:
         evaluated = self.store.open(artifacts["evaluate"])
         evaluation = read_json(evaluated / "evaluation.json")
         report = self.store.open(artifacts["report"]) / "report.html"
-        sent = self._record(artifacts, (report, evaluated / "evaluation.json"), evaluation)
+        told = self.store.open(artifacts["transfer"]) / "transfer.json" if "transfer" in artifacts else None
+        transfer = read_json(told) if told else None
+        self.recording.transfer(transfer)
+        sent = self._record(artifacts, (report, evaluated / "evaluation.json", *([told] if told else [])), evaluation)
+        records = {name: done.record for name, done in self.done.items()}
         found = summary.build(
             self.experiment,
             steps=self.told,
-            records={name: done.record for name, done in self.done.items()},
+            records=records,
             evaluation=evaluation,
+            transfer=transfer,
+            base_model=summary.base_choice(self.store, artifacts, records),
             rejected=summary.rejected_rows(self.store, artifacts),
             facts={**self._facts(), **self._mlflow_facts(sent)},
         )

@@ -23,7 +23,7 @@ from ftlib.steps import Step
 from ftlib.tracking import Journal, Sent
 from tasks.base import Done
 
-KINDS = {"train": "stage", "fuse": "fusion", "evaluate": "evaluation"}
+KINDS = {"choose": "base model", "train": "stage", "fuse": "fusion", "evaluate": "evaluation"}
 """Kind of step -> kind of child run; other steps have none."""
 
 REFERENCE = "mlflow_run"
@@ -68,7 +68,7 @@ class Recording:
             state.home(),
             experiment=settings.experiment or experiment.name,
             run_name=run_name,
-            params=experiment.model_dump(mode="json", exclude={"name", "tracking"}),
+            params=experiment.model_dump(mode="json", exclude={"name", "tracking", "tuning"}),
             tags={**tags, "experiment": experiment.name},
         )
 
@@ -170,6 +170,17 @@ class Recording:
         self._journal.metrics(None, None, _figures(best))
         self._journal.metrics(self._children.get("evaluate"), None, _figures(best))
         self._journal.tags(None, {"best": best["name"], "best_kind": evaluation["best"]["kind"]})
+
+    def transfer(self, found: Mapping[str, Any] | None) -> None:
+        """Record every stage's figures on every task with its child, and what lines of stages kept with the run."""
+        for entry in found["scores"] if found else ():
+            child = self._children.get(f"train-{entry['stage']}")
+            figures = {f"test_{entry['task']}_{name}": value for name, value in entry["metrics"].items()}
+            self._journal.metrics(child, None, figures)
+        for line in found["lines"] if found else ():
+            child = self._children.get(f"train-{line['stages'][-1]}")
+            kept = {name: line[name] for name in ("backward_transfer", "forgetting", "forward_transfer")}
+            self._journal.metrics(child, None, {name: v for name, v in kept.items() if v is not None})
 
     def files(self, *paths: Path) -> None:
         """Record files that are to lie with the run."""

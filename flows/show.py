@@ -91,6 +91,7 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"★ {best['name']}, {kind}: chosen on validation, measured once on test."
     if summary["fusions"] and summary.get("best_member"):
         yield f"gain, p and cost to serve: against the best member, {summary['best_member']}."
+    yield from base_model(summary.get("base_model"))
     for one in summary.get("slices") or ():
         if one["gap"] < 0:
             figures = f"{figure(one['metric'])}, elsewhere {figure(one['rest'])}, p {p(one['p_adjusted'])}"
@@ -104,6 +105,16 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"All {len(steps)} steps were done already; nothing was computed."
     if summary.get("model_uri"):
         yield f"Model  {summary['model_uri']}"
+
+
+def base_model(choice: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the sentence on the base model, where it was chosen."""
+    if choice:
+        best, rounds = choice["candidates"][0], len(choice["rounds"])
+        told = {choice["measure"]: figure(best["score"])} if choice["measure"] else {}
+        told |= {f"validation {choice['metric']} in round {rounds}": figure(best["rounds"][-1])} if rounds else {}
+        listed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+        yield f"Base model {choice['chosen']}, chosen of {len(choice['candidates'])}: {listed}."
 
 
 def rejected(summary: Mapping[str, Any]) -> str:

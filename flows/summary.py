@@ -36,6 +36,8 @@ def build(
     steps: Sequence[Summary],
     records: Mapping[str, KeyRecord],
     evaluation: Mapping[str, Any],
+    transfer: Mapping[str, Any] | None,
+    base_model: Mapping[str, Any] | None,
     rejected: Mapping[str, int],
     facts: Mapping[str, Any],
 ) -> Summary:
@@ -46,6 +48,8 @@ def build(
         steps: name, state, seconds and artifact of each step, in order.
         records: Step name -> the record of its key: what computing it cost, whenever that was.
         evaluation: evaluation.json.
+        transfer: transfer.json, where there are several tasks.
+        base_model: What `base_choice` gave.
         rejected: Reason -> rows left out by cleaning and splitting.
         facts: What the run itself knows: flow_run_id, mlflow_run_id, mlflow_run_ids (by step), seconds, source,
             overrides, model_uri, report, energy_kwh, carbon_kg.
@@ -72,6 +76,8 @@ def build(
         "best": _only(evaluation["best"], "name", "kind", "metric", "validation", "test", "interval"),
         "best_member": evaluation["best_member"],
         "best_fusion": _best_fusion(evaluation),
+        "transfer": transfer,
+        "base_model": base_model,
         "slices": [entry for entry in evaluation.get("slices") or () if entry["is_named"]],
         "params": {
             "source": facts.get("source"),
@@ -116,6 +122,23 @@ def _best_fusion(evaluation: Mapping[str, Any]) -> str | None:
         return (sign * score if score is not None else float("-inf"), -(fusion.get("inference_cost_ratio") or 0))
 
     return max(evaluation["fusions"], key=rank, default={"name": None})["name"]
+
+
+def base_choice(
+    store: Store, artifacts: Mapping[str, Artifact], records: Mapping[str, KeyRecord]
+) -> dict[str, Any] | None:
+    """Return choice.json with the seconds that each candidate took, where the base model was chosen."""
+    if "choose" not in artifacts:
+        return None
+    found = read_json(store.open(artifacts["choose"]) / "choice.json")
+    lines = [{**line, "seconds": _spent(line["place"] + 1, records)} for line in found["candidates"]]
+    return {**found, "candidates": lines}
+
+
+def _spent(number: int, records: Mapping[str, KeyRecord]) -> float:
+    steps = ("score-candidate", *(f"trial-{r}" for r in range(1, len(records))))
+    found = [records[name].metrics["seconds"] for step in steps if (name := f"{step}-{number}") in records]
+    return round(sum(found), 3)
 
 
 def rejected_rows(store: Store, artifacts: Mapping[str, Artifact]) -> dict[str, int]:

@@ -22,6 +22,7 @@ class Collect(Step):
     columns: dict[str, str | tuple[str, ...]]
     files: tuple[str, ...] = ()
     folder: str | None = None
+    unlabelled: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """Return a digest of the sources' content, and of the files that their rows name."""
@@ -32,14 +33,15 @@ class Collect(Step):
     def parameters(self) -> dict[str, Any]:
         """Leave paths out: the content is in the fingerprint."""
         sources = {split: source.model_dump(mode="json", exclude={"path"}) for split, source in self.sources.items()}
-        return {"sources": sources, "columns": self.columns, "files": list(self.files)}
+        return {"sources": sources, "columns": self.columns, "files": list(self.files),
+                "unlabelled": list(self.unlabelled)}  # fmt: skip
 
     def run(self, draft: Draft) -> None:  # type: ignore[override]
         """Write rows.parquet and collect.json."""
         from ftlib.data.collect import collect
         from ftlib.files import write_json, write_table
 
-        rows = collect(self.sources, self.columns, files=self.files, folder=self.folder)
+        rows = collect(self.sources, self.columns, files=self.files, folder=self.folder, unlabelled=self.unlabelled)
         write_table(draft.folder / "rows.parquet", rows.table)
         write_json(draft.folder / "collect.json", rows.summary)
 
@@ -94,6 +96,7 @@ class Encode(Step):
 
     def run(self, draft: Draft, splits: Path, checkpoint: Path) -> None:  # type: ignore[override]
         """Write one Parquet file a split, problem.json and encoding.json."""
+        from ftlib.data.collect import UNLABELLED
         from ftlib.data.encode import encode
         from ftlib.files import read_json, read_table, write_json, write_table
         from ftlib.models import families
@@ -105,7 +108,8 @@ class Encode(Step):
         summary = {}
         for path in sorted(splits.glob("*.parquet")):
             if path.stem != "rejected":
-                table, summary[path.stem] = encode(read_table(path), problem, tokenizer)
+                rows, is_labelled = read_table(path), path.stem != UNLABELLED
+                table, summary[path.stem] = encode(rows, problem, tokenizer, is_labelled=is_labelled)
                 write_table(draft.folder / path.name, table)
         write_json(draft.folder / "problem.json", bound)
         write_json(draft.folder / "encoding.json", summary)

@@ -51,28 +51,47 @@ class Evaluate(Step):
         `inputs` holds, for member i, checkpoint_i, validation_i and test_i; for fusion j, fusion_j, where its
         members answer as one validation_fusion_j and test_fusion_j, and where they were merged merged_j.
         """
-        from ftlib.evaluation.evaluate import Artifacts, evaluate
+        from ftlib.evaluation.evaluate import evaluate
+        from ftlib.evaluation.gathering import gather
         from ftlib.files import read_json, write_json, write_table
 
-        artifacts = Artifacts(
-            splits=splits,
-            members={
-                name: {split: inputs[f"{split}_{i}"] for split in ("validation", "test")}
-                for i, name in enumerate(self.members)
-            },
-            checkpoints={name: inputs[f"checkpoint_{i}"] for i, name in enumerate(self.members)},
-            fusions={f.name: (f.method, inputs[f"fusion_{j}"]) for j, f in enumerate(self.fusions)},
-            together={
-                f.name: {split: inputs[f"{split}_fusion_{j}"] for split in ("validation", "test")}
-                for j, f in enumerate(self.fusions)
-                if f"test_fusion_{j}" in inputs
-            },
-            merged={f.name: inputs[f"merged_{j}"] for j, f in enumerate(self.fusions) if f"merged_{j}" in inputs},
-        )
+        fusions = {fusion.name: fusion.method for fusion in self.fusions}
+        artifacts = gather(splits, inputs, members=self.members, fusions=fusions)
         problem = Problem.model_validate(read_json(splits / "problem.json"))
         result = evaluate(artifacts, problem=problem, settings=self.evaluation, seed=self.seed)
         write_json(draft.folder / "evaluation.json", result.summary)
         write_table(draft.folder / "errors.parquet", result.errors)
+
+
+class Transfer(Step):
+    """Measure every stage on every task that it answers, and what learning one task did to the others."""
+
+    libraries = ("numpy", "scipy", "scikit-learn")
+
+    tasks: tuple[str, ...]
+    answers: tuple[tuple[str, str], ...]
+    lines: dict[str, tuple[str, ...]]
+    learns: dict[str, str]
+    evaluation: Evaluation
+    seed: int
+
+    def run(self, draft: Draft, **inputs: Path) -> None:  # type: ignore[override]
+        """Write transfer.json.
+
+        `inputs` holds splits_i for task i, and test_i, the test predictions of the i-th (stage, task) of `answers`.
+        """
+        from ftlib.evaluation.transfer import transfer
+        from ftlib.files import write_json
+
+        found = transfer(
+            {task: inputs[f"splits_{i}"] for i, task in enumerate(self.tasks)},
+            {(stage, task): inputs[f"test_{i}"] for i, (stage, task) in enumerate(self.answers)},
+            lines=self.lines,
+            learns=self.learns,
+            settings=self.evaluation,
+            seed=self.seed,
+        )
+        write_json(draft.folder / "transfer.json", found)
 
 
 class Explain(Step):
@@ -123,9 +142,13 @@ class Report(Step):
         encoded: Path,
         evaluation: Path,
         explained: Path,
-        **checkpoints: Path,
+        **inputs: Path,
     ) -> None:
-        """Write report.html; `checkpoints` holds checkpoint_i for member i."""
+        """Write report.html.
+
+        `inputs` holds checkpoint_i for member i, transfer where there are several tasks, and choice where the base
+        model was chosen.
+        """
         from ftlib.files import read_json, read_table
         from ftlib.report import Story, render
 
@@ -137,11 +160,13 @@ class Report(Step):
             splits=read_json(splits / "splits.json"),
             encoding=read_json(encoded / "encoding.json"),
             histories={
-                m.name: read_json(checkpoints[f"checkpoint_{i}"] / "history.json") for i, m in enumerate(self.members)
+                m.name: read_json(inputs[f"checkpoint_{i}"] / "history.json") for i, m in enumerate(self.members)
             },
             evaluation=read_json(evaluation / "evaluation.json"),
             errors=read_table(evaluation / "errors.parquet"),
             explanations=read_json(explained / "explanations.json")["explanations"],
+            transfer=read_json(inputs["transfer"] / "transfer.json") if "transfer" in inputs else {},
+            base_model=read_json(inputs["choice"] / "choice.json") if "choice" in inputs else {},
             settings={"seed": self.seed},
         )
         (draft.folder / "report.html").write_text(render(story), encoding="utf8")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ftlib.artifacts import Draft
 from ftlib.fusion.base import Fusion
-from ftlib.problems.base import Problem
+from ftlib.problems.base import MAIN, Problem
 from ftlib.steps import Step
 
 
@@ -19,6 +19,7 @@ class Predict(Step):
     problem: Problem
     split: str
     precision: Literal["auto", "float32"] = "float32"
+    task: str = MAIN
 
     def run(self, draft: Draft, checkpoint: Path, encoded: Path) -> None:  # type: ignore[override]
         """Write predictions.parquet: one line a row, as the problem makes it."""
@@ -29,7 +30,7 @@ class Predict(Step):
 
         problem = Problem.model_validate(read_json(encoded / "problem.json"))
         predictions = predict(
-            checkpoints.load(checkpoint, problem),
+            checkpoints.load(checkpoint, problem, self.task),
             read_encoded(encoded / f"{self.split}.parquet"),
             problem,
             precision=self.precision,
@@ -37,6 +38,60 @@ class Predict(Step):
         )
         write_table(draft.folder / "predictions.parquet", predictions.table)
         draft.metrics.update(predictions.figures)
+
+
+class Describe(Step):
+    """Run a teacher over the training rows, and keep what its layers make of them beside what it predicts."""
+
+    libraries = ("torch", "transformers", "peft")
+
+    problem: Problem
+    splits: tuple[str, ...]
+    num_blocks: int | None
+    hidden: bool
+    attention: bool
+    task: str = MAIN
+
+    def run(self, draft: Draft, checkpoint: Path, encoded: Path) -> None:  # type: ignore[override]
+        """Write predictions.parquet, such as a member's, and the layers: see `ftlib.training.layer_states`."""
+        from ftlib.data.encode import read_splits
+        from ftlib.files import read_json, write_table
+        from ftlib.models import checkpoints
+        from ftlib.prediction import describe
+        from ftlib.strategies.base import Lesson
+
+        problem = Problem.model_validate(read_json(encoded / "problem.json"))
+        found = describe(
+            checkpoints.load(checkpoint, problem, self.task),
+            read_splits(encoded, self.splits),
+            problem,
+            Lesson("teacher", self.num_blocks, hidden=self.hidden, attention=self.attention),
+            draft.folder,
+            name=self.step_name,
+        )
+        write_table(draft.folder / "predictions.parquet", found.table)
+        draft.metrics.update(found.figures)
+
+
+class SameTokens(Step):
+    """Make sure, before anything is trained, that a student reads the tokens that its teacher reads."""
+
+    teacher: str
+    student: str
+
+    def run(self, draft: Draft, teacher_encoded: Path, student_encoded: Path) -> None:  # type: ignore[override]
+        """Write tokens.json; refuse other tokens."""
+        from ftlib.data.encode import read_encoded
+        from ftlib.errors import UnsupportedError
+        from ftlib.files import write_json
+
+        rows = [read_encoded(folder / "train.parquet")["input_ids"] for folder in (teacher_encoded, student_encoded)]
+        if not rows[0].equals(rows[1]):
+            raise UnsupportedError(
+                f"{self.student} cannot learn what its teacher {self.teacher} makes of each token: their tokenizers "
+                "cut the rows into other tokens. Learn its scores alone, or take a base_model with the same tokenizer."
+            )
+        write_json(draft.folder / "tokens.json", {"rows": len(rows[0])})
 
 
 class Compare(Step):
@@ -97,3 +152,23 @@ class PredictJointly(Step):
         )
         write_table(draft.folder / "predictions.parquet", predictions.table)
         draft.metrics.update(predictions.figures)
+
+
+class PredictFused(Step):
+    """Say of a split what a fitted fusion makes of its members' predictions, as a member would: so that it teaches."""
+
+    libraries = ("numpy", "scipy", "scikit-learn")
+
+    fusion: Fusion
+    split: str
+
+    def run(self, draft: Draft, splits: Path, combiner: Path, **predictions: Path) -> None:  # type: ignore[override]
+        """Write predictions.parquet; `predictions` holds predictions_i, what member i says of the split."""
+        from ftlib.ensembling import fused_predictions, read_rows, read_scores
+        from ftlib.files import read_json, write_table
+
+        problem = Problem.model_validate(read_json(splits / "problem.json"))
+        rows = read_rows(splits / f"{self.split}.parquet")
+        scores = read_scores([predictions[f"predictions_{i}"] for i in range(len(predictions))], rows, problem)
+        table = fused_predictions(self.fusion.load(combiner), scores, problem.target)
+        write_table(draft.folder / "predictions.parquet", table)

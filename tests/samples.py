@@ -18,7 +18,7 @@ from ftlib.params.experiment import Experiment
 from ftlib.params.loading import load_experiment
 from ftlib.problems.base import Problem
 from ftlib.serving import answering
-from ftlib.steps import execute
+from ftlib.steps import executed
 
 PARAMS = Path(__file__).parents[1] / "params"
 
@@ -77,11 +77,8 @@ def run_sample(name: str, home: Path, overrides: Sequence[str] = ()) -> Run:
     """Run params/samples/<name>.yaml to its end."""
     experiment = load_experiment(PARAMS / "samples" / f"{name}.yaml", overrides)
     store = Store(home / "store")
-    done: dict[str, Artifact] = {}
-    for step in steps(experiment):
-        inputs = {argument: done[source] for argument, source in step.inputs.items()}
-        done[step.step_name] = execute(step, inputs, store, scope=experiment.name).artifact
-    return Run(experiment, store, done)
+    outcomes = executed(steps(experiment), store, scope=experiment.name)
+    return Run(experiment, store, {step.step_name: outcome.artifact for step, outcome in outcomes})
 
 
 def check_one_answer(run: Run, num_alone: int = 3, *, atol: float = 1e-5) -> None:

@@ -56,6 +56,9 @@ def check(params: Params, overrides: Overrides = None) -> None:
     out = console()
     out.print(f"[green]✓[/] {params}: experiment [bold]{experiment.name}[/] is fine.", soft_wrap=True)
     out.print(f"  {experiment.problem.name} on {experiment.base_model}", soft_wrap=True)
+    if experiment.choice:
+        for name, reason in experiment.choice.left_out(experiment.problem).items():
+            out.print(f"  leaves out {name}: {reason}", soft_wrap=True)
     out.print(f"  stages: {stages}", soft_wrap=True)
     out.print(f"  fusions: {fusions}", soft_wrap=True)
 
@@ -110,12 +113,18 @@ def _run(experiment: Experiment, params: Path, overrides: Sequence[str] | None) 
 
 
 def _show(summary: Mapping[str, Any]) -> None:
-    from flows import show
+    from flows import show, show_tasks
 
     out = show.console()
     out.print()
     out.print(show.leaderboard(summary))
     out.print()
+    transfer = summary.get("transfer")
+    if transfer:
+        out.print(show_tasks.scores(transfer))
+        for note in show_tasks.notes(transfer):
+            out.print(note, soft_wrap=True)
+        out.print()
     for note in show.notes(summary):
         out.print(note, soft_wrap=True)
     out.print(show.rejected(summary), soft_wrap=True)

@@ -2,7 +2,8 @@
 
 A saved checkpoint is a plain folder: config.json, model.safetensors and tokenizer files that
 ``AutoModelForSequenceClassification.from_pretrained`` opens, or an adapter that peft opens with its base in
-``base/``. Beside them ftlib.json says what made it. Equal weights, equal bytes; no path of this machine.
+``base/``. Beside them ftlib.json says what made it, and ``heads/`` keeps the heads of other tasks
+(`ftlib.models.heads`). Equal weights, equal bytes; no path of this machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from ftlib.errors import CheckpointError, UnsupportedError
 from ftlib.files import read_json, write_json
 from ftlib.models import families
+from ftlib.models.heads import Head, put, read, renew, taken, write
 from ftlib.models.pretrained import fetch, fingerprint
+from ftlib.problems.base import MAIN
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,12 +54,14 @@ class Checkpoint:
     Attributes:
         model: A transformers model, or a peft one around it.
         tokenizer: What rows are encoded with; it inserts no virtual tokens, the model does.
-        settings: What ftlib.json holds: strategy, num_parameters, problem...; {} for a pretrained model.
+        settings: What ftlib.json holds: strategy, num_parameters, task, problem...; {} for a pretrained model.
+        heads: Task -> the head that is kept for it, of tasks other than the one it is opened for.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     settings: dict[str, Any] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -80,12 +85,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return without_virtual(tokenizer, VirtualTokens.parse(virtual)) if virtual else tokenizer
 
 
-def load(folder: Path, problem: Problem, *, cloze: Mapping[str, Any] | None = None) -> Checkpoint:
+def load(folder: Path, problem: Problem, task: str = MAIN, *, cloze: Mapping[str, Any] | None = None) -> Checkpoint:
     """Open a checkpoint with the head that `problem` needs; a missing head is drawn at random, so seed first.
 
     Args:
         folder: What `fetch` or `save` wrote.
         problem: What is learned, its labels filled in.
+        task: What it is called. A checkpoint of another task is opened with the head that it keeps for this one,
+            else with a new one.
         cloze: Where the pretrained language model is to answer, in words (`ftlib.models.cloze.form_of`): what differs
             from the form that the checkpoint has, or from the default.
 
@@ -99,25 +106,60 @@ def load(folder: Path, problem: Problem, *, cloze: Mapping[str, Any] | None = No
 
     settings = _settings(folder)
     families.check(folder, problem)
-    _check_labels(folder, settings, problem)
+    is_own = settings.get("task", MAIN) == task or "problem" not in settings
+    form = settings.get("cloze") if is_own else None
+    is_cloze = cloze is not None or form is not None
     tokenizer = problem.load_tokenizer(folder)
-    is_cloze = cloze is not None or "cloze" in settings
     auto_class = families.language_model(folder, "cloze") if is_cloze else problem.auto_class
-    if (folder / ADAPTER).exists():
-        model = _load_adapter(folder, problem, auto_class, whole=is_cloze)
+    if is_own:
+        _check_labels(folder, settings, problem)
+        model, heads = _load_model(folder, problem, auto_class, whole=is_cloze), read(folder)
     else:
-        model = _load_plain(folder, problem, auto_class, whole=is_cloze)
+        model, heads, settings = _load_other(folder, problem, task, auto_class, whole=is_cloze)
     if tokenizer.pad_token_id is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
     model.token_layout = layout(tokenizer)  # type: ignore[assignment]
     if settings.get("virtual_tokens"):
         attach(model, VirtualTokens.parse(settings["virtual_tokens"]))
     if is_cloze:
-        wanted = {**settings.get("cloze", {}), **{k: v for k, v in (cloze or {}).items() if v is not None}}
+        wanted = {**(form or {}), **{k: v for k, v in (cloze or {}).items() if v is not None}}
         attach_form(model, form_of(wanted, problem, tokenizer, is_causal=auto_class == "AutoModelForCausalLM"))
     _align(model)
     problem.prepare(model, tokenizer)
-    return Checkpoint(model.eval(), tokenizer, settings)
+    return Checkpoint(model.eval(), tokenizer, settings, heads)
+
+
+def _load_other(
+    folder: Path, problem: Problem, task: str, auto_class: str, *, whole: bool
+) -> tuple[PreTrainedModel, dict[str, Head], dict[str, Any]]:
+    """Return a checkpoint of another task as a model of this one; the heads of all others; what is known of it."""
+    if (folder / ADAPTER).exists():
+        raise UnsupportedError(
+            f"{folder}: a checkpoint with a prefix answers its own task alone; start task {task!r} from base, or from "
+            "a stage without one."
+        )
+    settings, heads = _settings(folder), read(folder)
+    head = heads.pop(task, None)
+    model = _load_plain(folder, problem, auto_class, whole=whole)
+    if head is not None:
+        _check_labels(folder, {"problem": head.problem}, problem)
+        put(model, head, task)
+    elif not whole:
+        renew(model, problem)
+    if "cloze" not in settings and settings.get("keeps_head", True):
+        heads[settings.get("task", MAIN)] = _own_head(folder, settings)
+    known = {"problem": head.problem, "tuned": head.tuned} if head is not None else {}
+    gone = ("problem", "tuned", "cloze", "keeps_head")
+    settings = {name: value for name, value in settings.items() if name not in gone}
+    return model, heads, {**settings, **{name: value for name, value in known.items() if value}, "task": task}
+
+
+def _own_head(folder: Path, settings: dict[str, Any]) -> Head:
+    """Return the head that the plain model of a folder has."""
+    from ftlib.problems.base import Problem
+
+    problem = Problem.model_validate(settings["problem"])
+    return taken(_load_plain(folder, problem, problem.auto_class), settings)
 
 
 def save(checkpoint: Checkpoint, folder: Path) -> None:
@@ -145,6 +187,7 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
     settings = {k: v for k, v in checkpoint.settings.items() if k not in ("virtual_tokens", "cloze")}
     settings |= {"virtual_tokens": virtual.dump()} if virtual else {}
     write_json(folder / SETTINGS, {**settings, **({"cloze": form.dump()} if form else {})})
+    write(checkpoint.heads, folder)
 
 
 @contextmanager
@@ -171,6 +214,12 @@ def _align(model: nn.Module) -> None:
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
+
+
+def _load_model(folder: Path, problem: Problem, auto_class: str, *, whole: bool) -> PreTrainedModel:
+    if (folder / ADAPTER).exists():
+        return _load_adapter(folder, problem, auto_class, whole=whole)
+    return _load_plain(folder, problem, auto_class, whole=whole)
 
 
 def _load_plain(folder: Path, problem: Problem, auto_class: str, *, whole: bool = False) -> PreTrainedModel:

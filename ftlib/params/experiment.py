@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, GetJsonSchemaHandler, StringConstraints, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from ftlib.data.clean import Cleaning
-from ftlib.data.sources.base import Source
 from ftlib.data.split import Splitting
 from ftlib.errors import unknown
 from ftlib.evaluation.evaluate import Evaluation
-from ftlib.evaluation.slices import COLUMN
 from ftlib.fusion.base import Fusion
+from ftlib.params import teaching
+from ftlib.params.candidates import CHOSEN, BaseChoice, BaseModel
+from ftlib.params.tasks import Data, Name, Task
+from ftlib.params.tuning import Tuning
 from ftlib.plugins import Section
-from ftlib.problems.base import Problem
+from ftlib.problems.base import MAIN, Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training.stage import Training
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Split = Literal["train", "validation", "fusion", "test", "all"]
 BASE = "base"
 """What `start_from` says for the pretrained model itself."""
-
-
-class Data(Section):
-    """Where the rows come from."""
-
-    sources: dict[Split, Source]
-    """A source for each split that is given, or one under "all", to be split."""
-
-    columns: dict[str, str | int | Annotated[list[str | int], Field(min_length=1)]] = {}
-    """The problem's column -> the source's column, by name, or by position (from 0) in files without header; a list
-    of them where several columns make one of lists, as choices are."""
-
-    folder: str | None = None
-    """Where paths to files in the rows (images) start; each source's own folder unless given."""
 
 
 class Stage(Section):
@@ -53,11 +39,14 @@ class Stage(Section):
     start_from: Name = BASE
     """The stage whose checkpoint this one starts from; "base" is the pretrained model."""
 
+    task: Name = MAIN
+    """What it learns: one of `tasks`; "main" is the experiment's own problem and data."""
+
     base_model: str | None = None
     """Another pretrained model for this stage alone; only together with start_from: base."""
 
     member: bool = True
-    """Whether its predictions take part in fusion."""
+    """Whether its predictions take part in fusion; those of a stage of another task never do."""
 
     training: Training = Training()
     """What this stage trains with: the experiment's training section, with these keys on top."""
@@ -105,9 +94,9 @@ class Experiment(Section):
     seed: int = Field(42, ge=0, lt=2**31)
     """Every random choice derives from it."""
 
-    base_model: Annotated[str, Field(min_length=1)]
+    base_model: BaseModel
     """The pretrained model: a hub id, a folder, package:NAME for one that a Python package carries, or random:FAMILY
-    for a small untrained one."""
+    for a small untrained one; or candidates, from which it is chosen on the data."""
 
     problem: Problem
     """What is learned."""
@@ -120,6 +109,10 @@ class Experiment(Section):
 
     splitting: Splitting = Splitting()
     """How rows are divided."""
+
+    tasks: tuple[Task, ...] = ()
+    """What else is learned with the same encoder: raw text before the first stage, problems learned together, problems
+    learned one after the other."""
 
     training: Training = Training()
     """What every stage trains with, unless it says otherwise."""
@@ -139,6 +132,9 @@ class Experiment(Section):
     tracking: Tracking = Tracking()
     """What MLflow is told."""
 
+    tuning: Tuning | None = None
+    """What `ftlib tune` searches; a run does not read it."""
+
     @model_validator(mode="before")
     @classmethod
     def _spread_training(cls, value: Any) -> Any:
@@ -156,7 +152,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         """Check what no single section can: names that must exist, cycles, columns, splits."""
-        problems = list(self._name_problems())
+        problems = list(self._name_problems()) or list(self._unused_tasks())
         if problems:
             raise PydanticCustomError("experiment", "{lines}", {"lines": "\n".join(f"{p}: {m}" for p, m in problems)})
         return self
@@ -167,13 +163,19 @@ class Experiment(Section):
             yield from self._stage_problems()
             yield from self._cycles()
         if not self.members():
-            yield "stages", "no stage is a member; set member: true on at least one."
-        yield from self._data_problems()
+            yield "stages", "no stage is a member; set member: true on at least one that learns the main task."
+        for i, task in enumerate(self.all_tasks()):
+            at = f"tasks.{i - 1}." if i else ""
+            yield from ((f"{at}{place}", message) for place, message in task.problems())
 
     def _taken_names(self) -> Iterator[tuple[str, str]]:
         names = [stage.name for stage in self.stages]
         fusions = [fusion.name for fusion in self.fusions]
-        for group, given in (("stages", names), ("fusions", fusions)):
+        tasks = [task.name for task in self.tasks]
+        if MAIN in tasks:
+            line = f"{MAIN!r} stands for the experiment's own problem; choose another name."
+            yield f"tasks.{tasks.index(MAIN)}.name", line
+        for group, given in (("stages", names), ("fusions", fusions), ("tasks", tasks)):
             for i, name in enumerate(given):
                 if name in given[:i]:
                     yield f"{group}.{i}.name", f"{name!r} is taken already; names are unique."
@@ -193,41 +195,37 @@ class Experiment(Section):
             elif stage.base_model and stage.start_from != BASE:
                 line = f"goes with start_from: base only; this stage starts from {stage.start_from!r}."
                 yield f"{at}.base_model", line
-            for teacher in stage.strategy.teachers:
-                if teacher not in names:
-                    yield f"{at}.strategy.teacher", unknown("stage", teacher, others)
+            yield from ((f"{at}.strategy.{field}", line) for field, line in teaching.name_problems(self, stage))
+            yield from self._task_names_of(stage, at)
 
-    def _data_problems(self) -> Iterator[tuple[str, str]]:
-        given = set(self.data.sources)
-        if "all" in given and len(given) > 1:
-            yield "data.sources", "'all' is one source to be split; give it alone, or one source a split."
-        if not given & {"all", "train"}:
-            yield "data.sources", "needs 'train' (validation and test are taken from it where missing), or 'all'."
-        for split, source in self.data.sources.items():
-            if source.example_path and not source.path:
-                written = f"{{name: {source.name}, path: {source.example_path}}}"
-                yield f"data.sources.{split}", f"{source.name} needs a path; write {written}."
-        yield from self._label_among_texts()
-        yield from self._too_large_shares(given)
-        known = list(dict.fromkeys((*self.problem.input_columns, self.problem.label_column)))
-        for column in self.data.columns:
-            if column not in known:
-                remedy = f"{self.problem.name} reads {', '.join(known)}."
-                yield f"data.columns.{column}", unknown("column", column, known, remedy=remedy)
+    def _task_names_of(self, stage: Stage, at: str) -> Iterator[tuple[str, str]]:
+        known = [task.name for task in self.all_tasks()]
+        if stage.task not in known:
+            yield f"{at}.task", unknown("task", stage.task, known)
+        for name in stage.strategy.tasks:
+            if name not in known:
+                yield f"{at}.strategy", unknown("task", name, [n for n in known if n != stage.task])
+            elif name == stage.task:
+                yield f"{at}.strategy", f"{name!r} is what the stage learns anyway; name the others."
 
-    def _too_large_shares(self, given: set[Split]) -> Iterator[tuple[str, str]]:
-        ratios = self.splitting.ratios()
-        shares = {name: ratio for name, ratio in ratios.items() if name not in given}
-        if sum(shares.values()) >= 1:
-            listed = ", ".join(f"{name}_ratio {ratio:g}" for name, ratio in shares.items() if ratio)
-            yield "splitting", f"{listed} leave nothing to train on; their sum must be below 1."
-
-    def _label_among_texts(self) -> Iterator[tuple[str, str]]:
-        label = self.data.columns.get(self.problem.label_column, self.problem.label_column)
-        for name in self.problem.text_columns:
-            if name != self.problem.label_column and self.data.columns.get(name, name) == label:
-                line = f"{label!r} is read as the {name} too; the answer would stand in the input. Name another column."
-                yield f"data.columns.{self.problem.label_column}", line
+    def _unused_tasks(self) -> Iterator[tuple[str, str]]:
+        for i, task in enumerate(self.tasks):
+            if not any(task.name in self.read_by(stage) for stage in self.stages):
+                yield f"tasks.{i}.name", f"no stage learns {task.name!r}; name it in a stage's task, or leave it out."
+        yield from teaching.unread_problems(self)
+        for i, stage in enumerate(self.stages):
+            if stage.strategy.reads_earlier_tasks and not self.earlier_tasks(stage):
+                line = f"{stage.strategy.name} keeps what was learned before, and nothing was: start it from a stage of"
+                yield f"stages.{i}.strategy", f"{line} another task, or choose full."
+            before = self.left_before(stage)
+            if before and self.stage(stage.start_from).task != stage.task:
+                line = f"the {', '.join(sorted(before))} of {stage.start_from!r} belongs to the task that it learned"
+                yield f"stages.{i}.start_from", f"{line}; start from base, or from a stage without one."
+            for teacher in teaching.waits_for(self, stage):
+                learned = self.answered_by(self.stage(teacher))
+                if stage.task not in learned:
+                    line = f"{teacher!r} has learned {', '.join(learned)}, not {stage.task}; name a stage that has."
+                    yield f"stages.{i}.strategy.teacher", line
 
     def _cycles(self) -> Iterator[tuple[str, str]]:
         by_name = {stage.name: stage for stage in self.stages}
@@ -238,7 +236,7 @@ class Experiment(Section):
                 cycle = " -> ".join((*path[path.index(name) :], name))
                 yield "stages", f"{cycle} is a cycle; a stage cannot wait for itself."
             elif name in by_name and name not in done:
-                for needed in _needs(by_name[name]):
+                for needed in self._needs(by_name[name]):
                     yield from visit(needed, (*path, name))
                 done.add(name)
 
@@ -255,20 +253,52 @@ class Experiment(Section):
 
     # -- what the flow asks ------------------------------------------------------------------------
 
+    def task(self, name: str = MAIN) -> Task:
+        """Return what is learned under this name: one of `tasks`, or the experiment's own."""
+        if name != MAIN:
+            return next(task for task in self.tasks if task.name == name)
+        own = {part: getattr(self, part) for part in ("problem", "data", "cleaning", "splitting")}
+        return Task.model_construct(name=MAIN, **own)
+
+    def all_tasks(self) -> tuple[Task, ...]:
+        """Return the experiment's own task and the others."""
+        return (self.task(), *self.tasks)
+
+    def earlier_tasks(self, stage: Stage) -> tuple[str, ...]:
+        """Return other tasks that the checkpoint which a stage starts from can answer: their heads are kept in it."""
+        return tuple(name for name in self._kept_at_start(stage) if name != stage.task)
+
+    def read_by(self, stage: Stage) -> tuple[str, ...]:
+        """Return the tasks whose rows a stage trains on, its own first."""
+        earlier = self.earlier_tasks(stage) if stage.strategy.reads_earlier_tasks else ()
+        return tuple(dict.fromkeys((stage.task, *stage.strategy.tasks, *earlier)))
+
+    def answered_by(self, stage: Stage) -> tuple[str, ...]:
+        """Return the tasks that a stage's checkpoint can answer, its own first."""
+        if stage.strategy.leaves or self.left_before(stage):
+            return (stage.task,)
+        return tuple(dict.fromkeys((stage.task, *stage.strategy.tasks, *self._kept_at_start(stage))))
+
+    def _kept_at_start(self, stage: Stage) -> tuple[str, ...]:
+        if stage.start_from == BASE:
+            return ()
+        before = self.stage(stage.start_from)
+        return tuple(n for n in self.answered_by(before) if n != before.task or before.strategy.keeps_head)
+
     def stage(self, name: str) -> Stage:
         """Return the stage with this name."""
         return next(s for s in self.stages if s.name == name)
 
     def members(self) -> tuple[Stage, ...]:
         """Return the stages that take part in fusion."""
-        return tuple(s for s in self.stages if s.member)
+        return tuple(s for s in self.stages if s.member and s.task == MAIN)
 
     def ordered_stages(self) -> tuple[Stage, ...]:
         """Return the stages, each after those it needs; the file's order where that leaves a choice."""
         ordered: dict[str, Stage] = {}
 
         def visit(stage: Stage) -> None:
-            for needed in _needs(stage):
+            for needed in self._needs(stage):
                 if needed not in ordered:
                     visit(self.stage(needed))
             ordered[stage.name] = stage
@@ -278,10 +308,13 @@ class Experiment(Section):
                 visit(stage)
         return tuple(ordered.values())
 
+    def _needs(self, stage: Stage) -> tuple[str, ...]:
+        return tuple(n for n in (stage.start_from, *teaching.waits_for(self, stage)) if n != BASE)
+
     def root_model(self, stage: Stage) -> str:
         """Return the pretrained model that a stage descends from."""
         if stage.start_from == BASE:
-            return stage.base_model or self.base_model
+            return stage.base_model or self.own_model
         return self.root_model(self.stage(stage.start_from))
 
     def left_before(self, stage: Stage) -> frozenset[str]:
@@ -296,32 +329,50 @@ class Experiment(Section):
         lines = [self._before(self.stage(name)) for name in names]
         return next(start for start in lines[0] if all(start in line for line in lines))
 
+    def line(self, stage: Stage) -> tuple[str, ...]:
+        """Return the stages that a stage descends from, the first first, and itself."""
+        return (*reversed(self._before(stage)[:-1]), stage.name)
+
     def _before(self, stage: Stage) -> tuple[str, ...]:
         """Return what a stage descends from, the nearest first, "base" last."""
         if stage.start_from == BASE:
             return (BASE,)
         return (stage.start_from, *self._before(self.stage(stage.start_from)))
 
+    @property
+    def choice(self) -> BaseChoice | None:
+        """The choice among base models, where there is one."""
+        return self.base_model if isinstance(self.base_model, BaseChoice) else None
+
+    @property
+    def own_model(self) -> str:
+        """The experiment's own base model; a name that stands for the chosen one, where it is to be chosen."""
+        return CHOSEN if isinstance(self.base_model, BaseChoice) else self.base_model
+
+    def needed_models(self) -> tuple[str, ...]:
+        """Return every pretrained model that has to be had: `base_models`, with the candidates for a chosen one."""
+        own = self.choice.candidates if self.choice else (self.own_model,)
+        return tuple(dict.fromkeys((*own, *self.base_models()[1:])))
+
     def base_models(self) -> tuple[str, ...]:
         """Return every pretrained model that is used, the experiment's own first."""
-        return tuple(dict.fromkeys((self.base_model, *(s.base_model for s in self.stages if s.base_model))))
+        return tuple(dict.fromkeys((self.own_model, *(s.base_model for s in self.stages if s.base_model))))
 
-    def source_columns(self) -> dict[str, str | tuple[str, ...]]:
-        """Return the column to read for each of the problem's columns, for slices, and for the group."""
-        names = [*self.problem.input_columns, self.problem.label_column]
-        given = {name: self.data.columns.get(name, name) for name in names}
-        columns = {n: tuple(map(str, c)) if isinstance(c, (list, tuple)) else str(c) for n, c in given.items()}
-        columns |= {f"{COLUMN}{name}": name for name in self.evaluation.slices}
-        group = self.splitting.group_column
-        return {**columns, "group": group} if group else columns
+    def base_models_of(self, task: str) -> tuple[str, ...]:
+        """Return the pretrained models that read a task's rows; for the experiment's own all that are used."""
+        if task == MAIN:
+            return self.base_models()
+        used = {self.root_model(s) for s in self.stages if task in (*self.read_by(s), *self.answered_by(s))}
+        return tuple(model for model in self.base_models() if model in used)
+
+    def source_columns(self, task: Task | None = None) -> dict[str, str | tuple[str, ...]]:
+        """Return the column to read for each of a task's columns, the group, and, of the main task, for slices."""
+        is_main = task is None or task.name == MAIN
+        return (task or self.task()).source_columns(self.evaluation.slices if is_main else ())
 
     def seed_of(self, name: str) -> int:
         """Return the seed of one step: derived from the experiment's, different for each name."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:4], "big") % 2**31
-
-
-def _needs(stage: Stage) -> tuple[str, ...]:
-    return tuple(n for n in (stage.start_from, *stage.strategy.teachers) if n != BASE)
 
 
 def _with_training(stage: Any, shared: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +12,22 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ftlib.errors import CheckpointError, DataError, FtlibError, ParamsError, unknown
+from ftlib.params import teaching
 from ftlib.params.documents import Document, Trail, parse_document, read_document
 from ftlib.params.experiment import BASE, Experiment
 from ftlib.params.explaining import Problem, crossing, explain, told
 from ftlib.params.merging import check_mergeable
 from ftlib.params.overriding import override
+from ftlib.params.searching import space_problems
 from ftlib.params.shapes import locate, unwrap
 from ftlib.plugins import Plugin
+from ftlib.problems.base import MAIN
 
 if TYPE_CHECKING:
     from ftlib.models.sizes import Size
     from ftlib.targets.base import Target
+
+logger = logging.getLogger(__name__)
 
 
 def load_experiment(source: Path | str | dict[str, Any], overrides: Sequence[str] = ()) -> Experiment:
@@ -34,6 +40,19 @@ def load_experiment(source: Path | str | dict[str, Any], overrides: Sequence[str
     Raises:
         ParamsError: With a line for each problem: where it stands, what is wrong, what to do.
     """
+    return validated(read_params(source, overrides))
+
+
+def read_params(source: Path | str | dict[str, Any], overrides: Sequence[str] = ()) -> Document:
+    """Return what a params file says with changes on top; whether it is right, `validated` tells.
+
+    Args:
+        source: See `load_experiment`.
+        overrides: See `load_experiment`.
+
+    Raises:
+        ParamsError: If it is no params file, or a change leads nowhere.
+    """
     document = _document(source)
     wrong: list[str] = []
     for change in overrides:
@@ -43,29 +62,48 @@ def load_experiment(source: Path | str | dict[str, Any], overrides: Sequence[str
             wrong += error.problems
     if wrong:
         raise ParamsError(*wrong)
-    return _validate(document)
+    return document
 
 
 def check_inputs(experiment: Experiment) -> None:
     """Check what the experiment needs from outside: its files and their columns, and its pretrained models.
 
     Raises:
-        DataError: If a file or a column is not there, or a pretrained model cannot be had.
+        DataError: If a file or a column is not there, a pretrained model cannot be had, or it has no such weights as
+            a strategy names.
     """
-    problems = list(_missing_inputs(experiment))
+    problems = list(_missing_inputs(experiment)) or list(_missing_weights(experiment))
     if problems:
         raise DataError("\n".join(problems))
+
+
+def _missing_weights(experiment: Experiment) -> Iterator[str]:
+    """Yield what strategies that name weights do not find in the base models; only these are looked into."""
+    for stage in experiment.stages:
+        if not stage.strategy.names_weights or stage.start_from != BASE:
+            continue
+        from ftlib.models.skeletons import skeleton
+
+        problem = experiment.task(stage.task).problem
+        model = skeleton(experiment.root_model(stage), problem)
+        try:
+            if model is not None:
+                stage.strategy.adapt(model, problem)
+        except FtlibError as error:
+            yield f"stage {stage.name!r}: {error}"
 
 
 def _missing_inputs(experiment: Experiment) -> Iterator[str]:
     from ftlib.data.collect import check_columns
     from ftlib.models.pretrained import fingerprint
 
-    try:
-        check_columns({str(k): s for k, s in experiment.data.sources.items()}, experiment.source_columns())
-    except DataError as error:
-        yield str(error)
-    for model in experiment.base_models():
+    for task in experiment.all_tasks():
+        try:
+            sources = {str(split): source for split, source in task.data.sources.items()}
+            check_columns(sources, experiment.source_columns(task), task.unlabelled_columns())
+        except DataError as error:
+            yield str(error) if task.name == MAIN else f"task {task.name}: {error}"
+    for model in experiment.needed_models():
         try:
             fingerprint(model)
         except CheckpointError as error:
@@ -87,13 +125,18 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else copy.copy(value)
 
 
-def _validate(document: Document) -> Experiment:
+def validated(document: Document) -> Experiment:
+    """Return the experiment that params describe.
+
+    Raises:
+        ParamsError: With a line for each problem.
+    """
     try:
         experiment = Experiment.model_validate(document.value)
     except ValidationError as error:
         problems = explain(error, document, Experiment)
         raise ParamsError(*told([*problems, *_further(problems, document)], document)) from None
-    problems = list(_unsupported(experiment))
+    problems = list(_unsupported(experiment)) or list(space_problems(experiment, document, load_experiment))
     if problems:
         raise ParamsError(*told(problems, document))
     return experiment
@@ -150,7 +193,7 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
     yield from too_small
     for i, stage in enumerate(experiment.stages):
         try:
-            stage.strategy.check(experiment.problem)
+            stage.strategy.check(experiment.task(stage.task).problem)
         except FtlibError as error:
             yield ("stages", i, "strategy"), str(error)
         try:
@@ -158,16 +201,37 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
             stage.strategy.check_start(experiment.left_before(stage), before)
         except FtlibError as error:
             yield ("stages", i, "start_from"), f"stage {stage.name!r}: {error}"
+        try:
+            others = {name: experiment.task(name).problem for name in experiment.read_by(stage)[1:]}
+            stage.strategy.check_others(experiment.task(stage.task).problem, others)
+        except FtlibError as error:
+            yield ("stages", i, "strategy"), str(error)
+    for i, task in enumerate(experiment.tasks):
+        try:
+            _ = task.problem.target
+        except FtlibError as error:
+            yield ("tasks", i, "problem"), str(error)
     try:
         target = experiment.problem.target
     except FtlibError as error:
         yield ("problem",), str(error)
         return
+    yield from _unfit_candidates(experiment)
     for i, stage in enumerate(experiment.stages):
         try:
-            stage.training.regularization.check(experiment.problem)
+            stage.strategy.check_settings(stage.training)
+            stage.training.regularization.check(experiment.task(stage.task).problem)
         except FtlibError as error:
             yield ("stages", i, "training", "regularization"), f"stage {stage.name!r}: {error}"
+    for i, stage in enumerate(experiment.stages):
+        try:
+            teaching.check_fusions(experiment, stage)
+            teaching.check_unlabelled(experiment, stage)
+        except FtlibError as error:
+            yield ("stages", i, "strategy"), f"stage {stage.name!r}: {error}"
+    if not too_small:
+        for line in teaching.larger_students(experiment, sizes):
+            logger.warning("%s", line)
     for i, fusion in enumerate(experiment.fusions):
         try:
             fusion.method.check(target)
@@ -180,6 +244,23 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
         yield ("evaluation", "metric"), unknown("metric", metric, _metrics(target))
 
 
+def _unfit_candidates(experiment: Experiment) -> Iterator[Problem]:
+    """Ask a choice among base models for what is wrong, and every candidate at hand whether it has room."""
+    choice = experiment.choice
+    if choice is None:
+        return
+    for trail, message in choice.problems(experiment.problem):
+        yield ("base_model", *trail), message
+    left_out = choice.left_out(experiment.problem)
+    if len(left_out) == len(choice.candidates):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        yield ("base_model", "candidates"), f"none of them can do the problem: {reasons}. Name others."
+    for candidate in choice.candidates:
+        if candidate not in left_out:
+            _, too_small = _sizes(experiment.model_copy(update={"base_model": candidate}))
+            yield from ((trail, f"{message} (candidate {candidate})") for trail, message in too_small)
+
+
 def _sizes(experiment: Experiment) -> tuple[dict[str, Size], list[Problem]]:
     """Ask the problem and every strategy whether the base models are large enough, where their configs are at hand.
 
@@ -190,18 +271,21 @@ def _sizes(experiment: Experiment) -> tuple[dict[str, Size], list[Problem]]:
 
     problems: list[Problem] = []
     sizes = {model: size for model in experiment.base_models() if (size := size_of(model))}
-    for model, size in sizes.items():
-        try:
-            size.check_length(experiment.problem.most_tokens())
-        except FtlibError as error:
-            problems.append((("problem", "max_length"), f"{error} (base_model {model})"))
+    for i, task in enumerate(experiment.all_tasks()):
+        trail: Trail = ("tasks", i - 1, "problem", "max_length") if i else ("problem", "max_length")
+        for model in experiment.base_models_of(task.name):
+            try:
+                if model in sizes:
+                    sizes[model].check_length(task.problem.most_tokens())
+            except FtlibError as error:
+                problems.append((trail, f"{error} (base_model {model})"))
     left: dict[str, Size] = {}
     for stage in experiment.ordered_stages():
         start = sizes.get(experiment.root_model(stage)) if stage.start_from == BASE else left.get(stage.start_from)
         if start is None:
             continue
         try:
-            left[stage.name] = stage.strategy.check_size(start, experiment.problem)
+            left[stage.name] = stage.strategy.check_size(start, experiment.task(stage.task).problem)
         except FtlibError as error:
             problems.append((("stages", experiment.stages.index(stage), "strategy"), str(error)))
     return left, problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union
 
 import annotated_types
@@ -16,7 +16,14 @@ from ftlib.errors import ParamsError
 from ftlib.params.documents import Trail
 from ftlib.plugins import Plugin, Section, plural
 
-_WORDS: dict[Any, str] = {str: "text", int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
+_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+    Any: "any value",
+}
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,22 @@ def locate(root: type[Section], trail: Trail, value: Any) -> Place:
         inner = _inner(place, key, value)
         if inner is None:
             break
-        place = inner
         value = _item(value, key)
+        place = replace(inner, annotation=_meant(inner.annotation, value))
     return place
+
+
+def _meant(annotation: Any, value: Any) -> Any:
+    """Return, of a text or a section, the section where a mapping stands, else the text; others as they are."""
+    bare = unwrap(annotation)[0]
+    if typing.get_origin(bare) not in (Union, types.UnionType):
+        return annotation
+    kinds = typing.get_args(bare)
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+    texts = [kind for kind in kinds if unwrap(kind)[0] is str]
+    if len(kinds) != 2 or not sections or not texts:
+        return annotation
+    return (sections if isinstance(value, dict) else texts)[0]
 
 
 def _inner(place: Place, key: str | int, value: Any) -> Place | None:
@@ -113,9 +133,8 @@ def called(section: type[Section]) -> str:
     """Return what a user calls a section: a plugin by its name, a part of the experiment by its key."""
     if issubclass(section, Plugin) and section is not section.base():
         return f"{section.kind} {section.__module__.rpartition('.')[2]!r}"
-    return {"Experiment": "an experiment", "Stage": "a stage", "FusionMethod": "a fusion"}.get(
-        section.__name__, section.__name__.lower()
-    )
+    names = {"Experiment": "an experiment", "Stage": "a stage", "FusionMethod": "a fusion", "BaseChoice": "base_model"}
+    return names.get(section.__name__, section.__name__.lower())
 
 
 def expected(annotation: Any, metadata: typing.Sequence[Any] = ()) -> str:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from ftlib.training.precision import Precision
 
 
+MAIN = "main"
+"""What the task is called that an experiment's own problem and data are; others have names of their own."""
+
+
 class Problem(Plugin):
     """What is learned: its columns, encoding, model class and target.
 
@@ -104,6 +108,11 @@ class Problem(Plugin):
     def learning(self) -> Learning:
         """How a model reads and learns, with the parameters it does so by: what `encode`, `loss`, `predict`... do."""
         return Learning()
+
+    @property
+    def reads_rows_as_encoded(self) -> bool:
+        """Whether a row is one line of its input_ids to the model, in training too: then layers can be compared."""
+        return not self.learning.writes and not self.file_columns and type(self).draw is Problem.draw
 
     # -- what is predicted -------------------------------------------------------------------------
 

@@ -9,12 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from ftlib.report import palette, provenance, results, script, style, template, template_details, template_errors, words
+from ftlib.report import (
+    palette,
+    provenance,
+    results,
+    script,
+    style,
+    template,
+    template_base_model,
+    template_details,
+    template_errors,
+    template_tasks,
+    words,
+)
+from ftlib.report.base_model import base_model
 from ftlib.report.errors import worst_errors
 from ftlib.report.headline import headline
 from ftlib.report.models import models
 from ftlib.report.slices import slices
 from ftlib.report.story import Story
+from ftlib.report.tasks import tasks
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,6 +39,7 @@ TEMPLATES = {
     "summary": template.SUMMARY,
     "leaderboard": template.LEADERBOARD,
     "gain": template.GAIN,
+    "tasks": template_tasks.TASKS,
     "learning": template.LEARNING,
     "confusion": template_details.CONFUSION,
     "labels": template_details.PER_LABEL,
@@ -34,6 +49,7 @@ TEMPLATES = {
     "errors": template_errors.ERRORS,
     "data": template_details.FUNNEL,
     "encoding": template_details.ENCODING,
+    "base_model": template_base_model.BASE_MODEL,
     "made": template_details.MADE,
     "run": template_details.RUN,
 }
@@ -46,6 +62,7 @@ def render(story: Story) -> str:
         "summary": ("Summary", headline(story, found)),
         "leaderboard": ("Leaderboard", results.leaderboard(story, found)),
         "gain": ("Gain and cost", results.gain_and_cost(story, found)),
+        "tasks": ("Tasks", tasks(story)),
         "learning": ("Learning curves", results.learning(story, found)),
         "confusion": (_confusion_title(story), results.confusion(story, found)),
         "labels": ("Type by type" if story.target == "tags" else "Label by label", results.per_label(story, found)),
@@ -55,6 +72,7 @@ def render(story: Story) -> str:
         "errors": ("Worst errors", worst_errors(story, found)),
         "data": ("From read to kept", provenance.funnel(story)),
         "encoding": ("Lengths in tokens", provenance.encoding(story)),
+        "base_model": ("Base model", base_model(story)),
         "made": ("How it was made", provenance.made(story, found)),
     }
     sections = [(name, title, name, view) for name, (title, view) in views.items() if view]

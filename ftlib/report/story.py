@@ -27,6 +27,8 @@ class Story:
         evaluation: evaluation.json.
         errors: The worst test errors of the best model, worst first.
         explanations: Of some of them, which words the answer rests on: explanations.json.
+        transfer: Where there are several tasks, every stage on each of them: transfer.json.
+        base_model: Where the base model was chosen, the choice and its table: choice.json.
         settings: Other parameters to be shown, such as the seed.
     """
 
@@ -40,6 +42,8 @@ class Story:
     histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     errors: pa.Table | None = None
     explanations: list[dict[str, Any]] = field(default_factory=list)
+    transfer: dict[str, Any] = field(default_factory=dict)
+    base_model: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ftlib.errors import UnsupportedError
 from ftlib.plugins import Plugin
+from ftlib.problems.base import MAIN
 from ftlib.targets.losses import PLAIN, LossShape
 
 if TYPE_CHECKING:
@@ -24,6 +26,23 @@ if TYPE_CHECKING:
     from ftlib.training.trainer import Fitted
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a stage learns from the layers of another one, on its training rows.
+
+    Attributes:
+        teacher: The stage.
+        num_blocks: How many blocks the student has, where that is known; else all of the teacher's layers are kept.
+        hidden: Whether hidden states are learned.
+        attention: Whether attention scores are.
+    """
+
+    teacher: str
+    num_blocks: int | None
+    hidden: bool
+    attention: bool
+
+
 class Strategy(Plugin):
     """How a checkpoint is fine-tuned. The defaults fine-tune every weight."""
 
@@ -31,6 +50,14 @@ class Strategy(Plugin):
 
     leaves: ClassVar[frozenset[str]] = frozenset()
     """What its checkpoints have that plain ones lack, such as "prefix". Stages that start from them leave it too."""
+
+    reads_earlier_tasks: ClassVar[bool] = False
+    """Whether it trains on rows of the tasks that its start has learned before, too, so as not to lose them."""
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether it names weights of the model, so that `adapt` may find that there are none of the name."""
+        return False
 
     @property
     def trains(self) -> bool:
@@ -44,8 +71,28 @@ class Strategy(Plugin):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Names of the stages whose predictions on the training rows `loss` needs; none by default."""
+        """Names of the stages and fusions whose predictions on the training rows `loss` needs; none by default."""
         return ()
+
+    @property
+    def reads_unlabelled(self) -> bool:
+        """Whether it trains on rows without labels, too (`data.sources.unlabelled`)."""
+        return False
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What `learn` reads of a stage's layers (`Job.layers`); nothing by default."""
+        return None
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of further tasks whose rows it trains on beside the stage's own; none by default."""
+        return ()
+
+    @property
+    def keeps_head(self) -> bool:
+        """Whether stages of other tasks that start from its checkpoint keep its head, and so still answer its task."""
+        return True
 
     def check(self, problem: Problem) -> None:
         """Refuse, before any work, a problem that this strategy cannot train.
@@ -56,6 +103,24 @@ class Strategy(Plugin):
         reason = problem.refuses.get(self.name)
         if reason:
             raise UnsupportedError(f"{self.name} cannot train {problem.name}: {reason}.")
+
+    def check_others(self, problem: Problem, others: Mapping[str, Problem]) -> None:
+        """Refuse, before any work, tasks whose rows cannot be learned together; by default all can.
+
+        Args:
+            problem: What the stage learns.
+            others: What the further tasks are whose rows it reads, by name.
+
+        Raises:
+            UnsupportedError: With the reason and what to choose instead.
+        """
+
+    def check_settings(self, settings: Training) -> None:
+        """Refuse, before any work, settings of the training that have no meaning here; by default none.
+
+        Raises:
+            UnsupportedError: With the setting and what to do.
+        """
 
     def check_start(self, has: Collection[str], stage: str = "") -> None:
         """Refuse, before any work, a checkpoint that this strategy cannot go on from.
@@ -84,12 +149,13 @@ class Strategy(Plugin):
         """
         return size
 
-    def open(self, folder: Path, problem: Problem) -> Checkpoint:
+    def open(self, folder: Path, problem: Problem, task: str = MAIN) -> Checkpoint:
         """Return the checkpoint that the stage starts from, with the head that it trains; seed first.
 
         Args:
             folder: What `checkpoints.fetch` or `save` wrote.
             problem: What is learned, its labels filled in.
+            task: What it is called: a checkpoint may keep heads of several tasks.
 
         Raises:
             CheckpointError: If it cannot be opened.
@@ -97,7 +163,7 @@ class Strategy(Plugin):
         """
         from ftlib.models import checkpoints
 
-        return checkpoints.load(folder, problem)
+        return checkpoints.load(folder, problem, task)
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Return the model to train: freeze, wrap or add what is learned; by default every weight learns.

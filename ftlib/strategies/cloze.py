@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ftlib.errors import UnsupportedError
+from ftlib.problems.base import MAIN
 from ftlib.strategies.base import Strategy
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Cloze(Strategy):
             )
         return size
 
-    def open(self, folder: Path, problem: Problem) -> Checkpoint:
+    def open(self, folder: Path, problem: Problem, task: str = MAIN) -> Checkpoint:
         """Return the checkpoint as a language model that fills the form.
 
         Raises:
@@ -152,7 +153,8 @@ class Cloze(Strategy):
         from ftlib.models import checkpoints
 
         self.check(problem)
-        return checkpoints.load(folder, problem, cloze={"template": self.template, "verbalizer": self.verbalizer})
+        form = {"template": self.template, "verbalizer": self.verbalizer}
+        return checkpoints.load(folder, problem, task, cloze=form)
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Open all weights, or freeze them.

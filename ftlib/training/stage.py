@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from ftlib.errors import DataError
 from ftlib.plugins import Section
+from ftlib.problems.base import MAIN
 from ftlib.training.course import Schedule
 from ftlib.training.regularization import Regularization
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ftlib.models.checkpoints import Checkpoint
+    from ftlib.models.heads import Head
     from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
 
@@ -71,6 +74,21 @@ class Training(Section):
 
 
 @dataclass(frozen=True)
+class TaskRows:
+    """Another task whose rows a stage reads beside its own.
+
+    Attributes:
+        problem: What is learned in it, its labels filled in.
+        train: Encoded training rows.
+        validation: Encoded validation rows.
+    """
+
+    problem: Problem
+    train: pa.Table
+    validation: pa.Table
+
+
+@dataclass(frozen=True)
 class Job:
     """What a stage is trained for and how, beside its model and its rows.
 
@@ -80,6 +98,9 @@ class Job:
         seed: Of the batches and the dropout; weights are drawn from the generators that `set_seed` seeds.
         scratch: Where checkpoints of the unfinished run are kept.
         name: The step's name, for progress.
+        task: What the stage's own task is called.
+        others: Further tasks by name, where the strategy asks for their rows; the one learned last comes first.
+        layers: What was kept of a teacher's layers, where the strategy has a `lesson`.
     """
 
     problem: Problem
@@ -87,6 +108,9 @@ class Job:
     seed: int
     scratch: Path
     name: str
+    task: str = MAIN
+    others: Mapping[str, TaskRows] = field(default_factory=dict)
+    layers: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +127,16 @@ class TrainResult:
     checkpoint: Checkpoint
     history: list[dict[str, float]]
     figures: dict[str, float]
+
+
+def read_task(folder: Path) -> TaskRows:
+    """Return a task's rows from what the encode step wrote."""
+    from ftlib.data.encode import read_encoded
+    from ftlib.files import read_json
+    from ftlib.problems.base import Problem
+
+    problem = Problem.model_validate(read_json(folder / "problem.json"))
+    return TaskRows(problem, *(read_encoded(folder / f"{split}.parquet") for split in ("train", "validation")))
 
 
 def set_seed(seed: int) -> None:
@@ -128,6 +162,9 @@ def train(
     seed: int,
     scratch: Path,
     name: str,
+    task: str = MAIN,
+    others: Mapping[str, TaskRows] | None = None,
+    layers: Path | None = None,
 ) -> TrainResult:
     """Train one stage and return its checkpoint with the best weights of all validation passes.
 
@@ -145,6 +182,9 @@ def train(
         seed: See `Job`.
         scratch: See `Job`.
         name: See `Job`.
+        task: See `Job`; `checkpoint` was opened for it.
+        others: See `Job`.
+        layers: See `Job`.
 
     Raises:
         UnsupportedError: If the strategy cannot train this problem or model.
@@ -154,24 +194,43 @@ def train(
     from ftlib.models.layers import count
     from ftlib.models.peft_models import merged
 
+    others = others or {}
     strategy.check(problem)
+    strategy.check_others(problem, {name: rows.problem for name, rows in others.items()})
+    strategy.check_settings(settings)
     settings.regularization.check(problem)
     if len(train_rows) == 0:
         raise DataError("there are no rows to train on.")
-    tokenizer = checkpoint.tokenizer
+    tokenizer, width = checkpoint.tokenizer, _width(checkpoint.model)
     model = strategy.adapt(merged(checkpoint.model), problem)  # an adapter is merged, so that any strategy goes on
     num_trainable = count(model).trainable
     started = time.perf_counter()
-    adapted = Checkpoint(model, tokenizer)
-    fitted = strategy.learn(adapted, train_rows, validation_rows, Job(problem, settings, seed, scratch, name))
+    adapted = Checkpoint(model, tokenizer, heads=dict(checkpoint.heads))
+    job = Job(problem, settings, seed, scratch, name, task, others, layers)
+    fitted = strategy.learn(adapted, train_rows, validation_rows, job)
     seconds = time.perf_counter() - started
     finished = Checkpoint(strategy.finish(model).eval(), tokenizer)
+    finished.heads = _kept(adapted.heads, finished.model, width)
     facts = _facts(finished.model, num_trainable)
     tuned = problem.tune(finished, validation_rows) if len(validation_rows) else {}
-    finished.settings |= {"strategy": strategy.name, "problem": problem.model_dump(mode="json"), **facts}
+    made = {"strategy": strategy.name, "task": task, "problem": problem.model_dump(mode="json")}
+    finished.settings |= {**made, **facts}
+    finished.settings |= {} if strategy.keeps_head else {"keeps_head": False}
     finished.settings |= {"tuned": tuned} if tuned else {}
     figures = {**{k: float(v) for k, v in facts.items()}, **fitted.figures, "train_seconds": seconds}
     return TrainResult(finished, fitted.history, figures)
+
+
+def _width(model: PreTrainedModel) -> int:
+    words: Any = model.get_input_embeddings()
+    return words.weight.shape[-1]
+
+
+def _kept(heads: dict[str, Head], model: PreTrainedModel, width: int) -> dict[str, Head]:
+    """Return the other tasks' heads that go with a finished model: those of a plain one, as wide as it was."""
+    from ftlib.models.peft_models import has_beyond_plain
+
+    return heads if not has_beyond_plain(model) and _width(model) == width else {}
 
 
 def _facts(model: PreTrainedModel, num_trainable: int) -> dict[str, int]:
