@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from ftlib.problems.base import Problem
+
+LABELLED = frozenset({"single_label", "multi_label"})
+"""Kinds of target whose answer is a label, or several."""
+
 NOTHING = 1e-6
 """What weights that are to give nothing are multiplied by; not 0: strategies that divide by a weight's norm follow."""
 
@@ -31,6 +36,37 @@ OFFSETS = (0.0, 4.0)
 
 TOLERANCE = 0.05
 """How far what the head reads may be from the mean, over its length: tanh bends the largest numbers a little."""
+
+
+def labels_whole_texts(problem: Problem) -> bool:
+    """Return whether a problem's labels are those of whole texts, read by a linear head."""
+    return problem.target.kind in LABELLED and problem.auto_class == "AutoModelForSequenceClassification"
+
+
+def without_head(model: PreTrainedModel, num_outputs: int, *, pooling: str = "mean") -> PreTrainedModel:
+    """Take the head's last layer off, all weights open; with `pooling` mean, put mean pooling in front of it, frozen.
+
+    `ftlib.models.linear_heads.put_back` ends it.
+
+    Raises:
+        UnsupportedError: If the model has no linear head, or is none that can pool the mean.
+    """
+    from ftlib.models.linear_heads import take_off
+    from ftlib.models.peft_models import keep_hooks, open_weights
+
+    reading = take_off(model, num_outputs)
+    open_weights(model)
+    if pooling != "mean":
+        return model
+
+    def pooled(inner: Any) -> Any:
+        frozen, offset = add(inner, lambda batch: inner(**batch).logits)
+        for module in frozen:
+            module.requires_grad_(False)
+        reading.origin.fill_(offset)
+        return inner
+
+    return keep_hooks(model, pooled)
 
 
 def add(model: PreTrainedModel, read: Callable[[dict[str, Tensor]], Tensor]) -> tuple[list[nn.Module], float]:

@@ -28,7 +28,6 @@ from ftlib.targets.losses import PLAIN, LossShape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import pyarrow as pa
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from ftlib.training.batches import Rows
     from ftlib.training.stage import Job, Training
     from ftlib.training.trainer import Fitted
-
-LABELLED = frozenset({"single_label", "multi_label"})
-"""Kinds of target by which two rows are alike or not."""
 
 
 class FewShot(Strategy):
@@ -69,16 +65,28 @@ class FewShot(Strategy):
         Raises:
             UnsupportedError: With the reason.
         """
+        from ftlib.models.mean_pooling import labels_whole_texts
+
         super().check(problem)
-        if problem.target.kind not in LABELLED or problem.auto_class != "AutoModelForSequenceClassification":
+        if not labels_whole_texts(problem):
             raise UnsupportedError(
                 f"few_shot cannot train {problem.name}: pairs of texts are alike or not by the label of the whole "
                 "text, and a linear head is fitted to these labels; choose full or lora."
             )
 
+    def check_settings(self, settings: Training) -> None:
+        """Refuse what shapes a loss on labels, which there is none of."""
+        names = ("label_smoothing", "focal_gamma", "class_weights", "r_drop")
+        wrong = [name for name in names if getattr(settings.regularization, name)]
+        if wrong:
+            raise UnsupportedError(
+                f"few_shot cannot use regularization.{', '.join(wrong)}: its loss is of pairs of texts, and its head "
+                "is fitted, so no loss on labels is trained; leave it out."
+            )
+
     def check_size(self, size: Size, problem: Problem) -> Size:
         """Count the block that takes the mean."""
-        return replace(size, blocks=tuple(n + 1 for n in size.blocks)) if self.pooling == "mean" else size
+        return size.with_block_on_top() if self.pooling == "mean" else size
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Take the head's last layer off, put mean pooling in front of it, and open all weights beneath.
@@ -86,24 +94,11 @@ class FewShot(Strategy):
         Raises:
             UnsupportedError: If the checkpoint has a prefix, no linear head, or is none that can pool the mean.
         """
-        from ftlib.models import mean_pooling
-        from ftlib.models.linear_heads import take_off
-        from ftlib.models.peft_models import has_beyond_plain, keep_hooks, open_weights
+        from ftlib.models.mean_pooling import without_head
+        from ftlib.models.peft_models import has_beyond_plain
 
         self.check_start(has_beyond_plain(model))
-        reading = take_off(model, problem.target.num_outputs)
-        open_weights(model)
-        if self.pooling == "head":
-            return model
-
-        def pooled(inner: Any) -> Any:
-            frozen, offset = mean_pooling.add(inner, lambda batch: inner(**batch).logits)
-            for module in frozen:
-                module.requires_grad_(False)
-            reading.origin.fill_(offset)
-            return inner
-
-        return keep_hooks(model, pooled)
+        return without_head(model, problem.target.num_outputs, pooling=self.pooling)
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], problem: Problem, shape: LossShape = PLAIN) -> Tensor:
         """Return the mean squared difference between pairs' cosine similarity and 1 (alike) or 0.
@@ -112,7 +107,7 @@ class FewShot(Strategy):
             logits: Vectors of the first texts, then, in the same order, of the second ones.
             batch: Their labels.
             problem: What is learned.
-            shape: Without effect: `learn` refuses all but the plain one.
+            shape: Without effect: `check_settings` refuses all but the plain one.
         """
         from torch.nn.functional import cosine_similarity, mse_loss
 
@@ -124,18 +119,13 @@ class FewShot(Strategy):
         return mse_loss(cosine_similarity(logits[:half], logits[half:]), same.to(logits.dtype))
 
     def learn(self, checkpoint: Checkpoint, rows: pa.Table, validation: pa.Table, job: Job) -> Fitted:
-        """Train on pairs, fit the head to the vectors of all rows, and measure it once.
-
-        Raises:
-            UnsupportedError: If the settings shape a loss on labels, which there is none of.
-        """
+        """Train on pairs, fit the head to the vectors of all rows, and measure it once."""
         import numpy as np
 
         from ftlib.training.batches import Rows
         from ftlib.training.pairs import Pairs, distinct, draw
         from ftlib.training.trainer import fit, measured_as_it_is
 
-        _check_settings(job.settings)
         given = Rows.from_table(rows, checkpoint.tokenizer, job.problem)
         places = distinct(given)
         pairs = draw(given.fixed["labels"][places], self.max_pairs, np.random.default_rng([job.seed, len(places)]))
@@ -144,35 +134,15 @@ class FewShot(Strategy):
         return _joined(fitted, measured_as_it_is(checkpoint, validation, job))
 
     def _fit_head(self, model: Any, rows: Rows, problem: Problem) -> None:
+        from ftlib.models.forward import row_vectors
         from ftlib.models.linear_heads import put_back
         from ftlib.training.logistic import sigmoid_head, softmax_head
 
-        features, labels = _features(model, rows, problem), rows.fixed["labels"]
+        features, labels = row_vectors(model, rows, problem), rows.fixed["labels"]
         if labels.ndim == 1:
             put_back(model, *softmax_head(features, labels, problem.target.num_outputs, self.c))
         else:
             put_back(model, *sigmoid_head(features, labels, self.c))
-
-
-def _check_settings(settings: Training) -> None:
-    names = ("label_smoothing", "focal_gamma", "class_weights", "r_drop")
-    wrong = [name for name in names if getattr(settings.regularization, name)]
-    if wrong:
-        raise UnsupportedError(
-            f"few_shot cannot use regularization.{', '.join(wrong)}: its loss is of pairs of texts, and its head is "
-            "fitted, so no loss on labels is trained; leave it out."
-        )
-
-
-def _features(model: Any, rows: Rows, problem: Problem) -> np.ndarray:
-    """Return what the head's last layer reads of each row, shape (num_rows, width), float64."""
-    import numpy as np
-
-    from ftlib.models.forward import forward_rows
-
-    parts = list(forward_rows(model, rows, problem))
-    order = np.argsort(np.concatenate([places for places, _ in parts]))
-    return np.concatenate([vectors for _, vectors in parts])[order].astype(np.float64)
 
 
 def _joined(fitted: Fitted, measured: Fitted) -> Fitted:

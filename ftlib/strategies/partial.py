@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from ftlib.errors import UnsupportedError, unknown
+from ftlib.errors import UnsupportedError
 from ftlib.strategies.base import Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from transformers import PreTrainedModel
 
@@ -60,6 +60,11 @@ class Partial(Strategy):
             except re.error as error:
                 raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
         return self
+
+    @property
+    def names_weights(self) -> bool:
+        """Whether there are patterns."""
+        return bool(self.patterns)
 
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Freeze all but the chosen weights.
@@ -109,8 +114,20 @@ class Partial(Strategy):
         for pattern in self.patterns:
             found = [p for name, p in named.items() if re.search(pattern, name)]
             if not found:
-                nowhere = unknown("pattern", pattern, named, remedy="It is found in no parameter's name.")
-                raise UnsupportedError(f"partial: {nowhere}")
+                near = ", ".join(_near(pattern, named))
+                raise UnsupportedError(f"partial: pattern {pattern!r} is found in no parameter's name; near: {near}.")
             yield from map(id, found)
         if self.biases:
             yield from (id(p) for name, p in named.items() if name.endswith("bias"))
+
+
+def _near(pattern: str, names: Iterable[str]) -> list[str]:
+    """Return the three names that share the longest piece with a pattern."""
+    from difflib import SequenceMatcher
+
+    plain = pattern.replace("\\", "")
+
+    def shared(name: str) -> int:
+        return SequenceMatcher(None, plain, name, autojunk=False).find_longest_match().size
+
+    return sorted(names, key=shared, reverse=True)[:3]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ftlib.errors import ParamsError
+from ftlib.errors import DataError, ParamsError
 from ftlib.models.sizes import size_of
-from ftlib.params.loading import load_experiment
+from ftlib.params.loading import check_inputs, load_experiment
 
 Write = Callable[[str | bytes], Path]
 BERT = {"model_type": "bert", "max_position_embeddings": 64, "num_hidden_layers": 3}
@@ -136,3 +136,21 @@ def test_a_config_says_of_a_model_what_the_model_has(family: str, tiny_model: Ca
     assert size.positions == getattr(model.config, "max_position_embeddings", None)
     assert size.blocks == tuple(len(blocks) for blocks in block_lists(model))
     assert size.ends_there == (family not in ("t5", "llama"))
+
+
+def test_patterns_that_name_no_weight_of_the_base_model_are_told_with_the_near_ones(params_file: Write):
+    folder = Path("models/tiny")
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 11}
+    (folder / "config.json").write_text(json.dumps({**BERT, **sizes}))
+    Path("rows.csv").write_text("text,label\nfine,yes\n")
+    text = PARAMS.format(first="{name: partial, patterns: ['layer\\.2\\.outputt']}", second="full", max_length=64)
+    experiment = load_experiment(params_file(text))
+    with pytest.raises(DataError, match=r"stage 'first': partial: pattern .* near: bert.encoder.layer.2.output.dense"):
+        check_inputs(experiment)
+
+
+def test_settings_that_a_strategy_has_no_use_for_are_refused(problems: Callable[..., list[str]]):
+    (line,) = problems(BERT, first="few_shot\n    training: {regularization: {label_smoothing: 0.1}}")
+    assert "few_shot cannot use regularization.label_smoothing: its loss is of pairs of texts" in line

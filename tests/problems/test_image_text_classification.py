@@ -20,8 +20,8 @@ from ftlib.models import checkpoints
 from ftlib.models.image_text import embed_images
 from ftlib.prediction import predict
 from ftlib.problems._images import open_image
+from ftlib.problems.base import Problem
 from ftlib.problems.image_text_classification import ImageTextClassification
-from ftlib.problems.text_classification import TextClassification
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
 from ftlib.training.batches import Rows
@@ -284,8 +284,8 @@ def test_zero_shot_trains_nothing_and_says_how_good_the_model_is(clip, tmp_path)
 
 
 def test_zero_shot_refuses_what_has_a_head_to_train():
-    with pytest.raises(UnsupportedError, match="a head drawn at random, which has to be trained; choose full or lora"):
-        Strategy.named("zero_shot")().check(TextClassification())
+    with pytest.raises(UnsupportedError, match="its model begins with a head drawn at random; choose full or lora"):
+        Strategy.named("zero_shot")().check(Problem.named("text_regression")())
 
 
 def test_prefix_refuses_with_the_reason():
