@@ -111,24 +111,15 @@ def _computed(experiment: Experiment, name: str) -> tuple[dict[str, Path], dict[
     """Execute what leads to a stage's test predictions; return the artifacts' folders and the stage's figures."""
     from flows import graph
     from ftlib import state
-    from ftlib.steps import execute
+    from ftlib.steps import executed, needed_for
 
-    store, wanted = state.store(), f"predict-{_stage_name(name)}-test"
-    steps = {step.step_name: step for step in graph.steps(experiment)}
-    needed, waiting = set(), [wanted]
-    while waiting:
-        needed.add(last := waiting.pop())
-        waiting += [n for n in steps[last].inputs.values() if n not in needed]
-    artifacts: dict[str, Any] = {}
-    figures: dict[str, float] = {}
-    for step_name in (n for n in steps if n in needed):
-        step = steps[step_name]
-        inputs = {argument: artifacts[n] for argument, n in step.inputs.items()}
-        outcome = execute(step, inputs, store, scope=f"benchmark-{experiment.name}")
-        artifacts[step_name] = outcome.artifact
-        if step_name == f"train-{_stage_name(name)}":
-            figures = outcome.record.metrics
-    return {n: store.open(artifact) for n, artifact in artifacts.items()}, figures
+    store, stage = state.store(), _stage_name(name)
+    steps = needed_for(f"predict-{stage}-test", graph.steps(experiment))
+    outcomes = {
+        step.step_name: outcome for step, outcome in executed(steps, store, scope=f"benchmark-{experiment.name}")
+    }
+    folders = {step_name: store.open(outcome.artifact) for step_name, outcome in outcomes.items()}
+    return folders, outcomes[f"train-{stage}"].record.metrics
 
 
 def _in_a_process(name: str, seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from flows.commands import catalogue, comparing, machine, models, running, storage
+from flows.commands import catalogue, comparing, machine, models, running, storage, tuning
 from ftlib.errors import FtlibError
 
 STOPPED = 130
@@ -74,6 +74,7 @@ _add(
 )
 _add("check", running.check, TRAIN, "ftlib check params/quickstart.yaml")
 _add("plan", running.plan, TRAIN, "ftlib plan params/quickstart.yaml --set stages.full.training.learning_rate=1e-4")
+_add("tune", tuning.tune, TRAIN, "ftlib tune params/samples/tuning.yaml --jobs 2")
 _add("schedule", machine.schedule, TRAIN, 'ftlib schedule params/quickstart.yaml --cron "0 2 * * *"')
 _add("predict", models.predict, USE, f"ftlib predict {MODEL} tickets.csv -o answers.csv --columns text=message")
 _add("evaluate", models.evaluate, USE, f"ftlib evaluate {MODEL} labelled.csv --columns label=intent")

@@ -55,6 +55,42 @@ class _Running:
         return (self.event.total - self.event.done) / rate if rate and self.event else None
 
 
+class Stopping:
+    """Turns Ctrl-C into KeyboardInterrupt while it is open, also where Python loses it.
+
+    Args:
+        signals: What else does the same, such as SIGTERM.
+    """
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        self.stopped = False
+        self._signals = (signal.SIGINT, *signals)
+
+    def __enter__(self) -> Self:
+        self._before = ([signal.signal(number, self._stop) for number in self._signals], sys.unraisablehook)
+        sys.unraisablehook = self._unraisable
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in zip(self._signals, self._before[0], strict=True):
+            signal.signal(number, handler)
+        sys.unraisablehook = self._before[1]
+
+    def check(self) -> None:
+        """Stop now, where that was asked for inside a finalizer: call it at every sign of progress."""
+        if self.stopped:
+            raise KeyboardInterrupt
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+        raise KeyboardInterrupt
+
+    def _unraisable(self, failure: Any) -> None:
+        """Keep still when Ctrl-C came inside a finalizer, where Python loses it: the next progress stops the run."""
+        if not issubclass(failure.exc_type, KeyboardInterrupt):
+            self._before[1](failure)
+
+
 class Display:
     """Shows a run. Hears what `run_experiment` tells: a step begins, is done, or has come further.
 
@@ -65,7 +101,7 @@ class Display:
 
     def __init__(self, steps: Sequence[str], batch_sizes: Mapping[str, int] | None = None) -> None:
         self.batch_sizes = batch_sizes or {}
-        self.stopped = False
+        self.stopping = Stopping()
         self.waiting = list(steps)
         self.num_steps = len(self.waiting)
         self.num_done = 0
@@ -77,9 +113,7 @@ class Display:
         self.live = Live(self, console=self.console, refresh_per_second=8, transient=True) if terminal else None
 
     def __enter__(self) -> Self:
-        self._before = (signal.getsignal(signal.SIGINT), sys.unraisablehook)
-        signal.signal(signal.SIGINT, self._stop)
-        sys.unraisablehook = self._unraisable
+        self.stopping.__enter__()
         if self.live:
             self.live.start()
         return self
@@ -89,36 +123,20 @@ class Display:
     ) -> None:
         if self.live:
             self.live.stop()
-        signal.signal(signal.SIGINT, self._before[0])
-        sys.unraisablehook = self._before[1]
-
-    # -- Ctrl-C ------------------------------------------------------------------------------------
-
-    def _stop(self, *_: object) -> None:
-        self.stopped = True
-        raise KeyboardInterrupt
-
-    def _unraisable(self, failure: Any) -> None:
-        """Keep still when Ctrl-C came inside a finalizer, where Python loses it: the next progress stops the run."""
-        if not issubclass(failure.exc_type, KeyboardInterrupt):
-            self._before[1](failure)
-
-    def _stop_now(self) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
+        self.stopping.__exit__()
 
     # -- what the run tells --------------------------------------------------------------------------
 
     def begin(self, step: str) -> None:
         """A step begins."""
-        self._stop_now()
+        self.stopping.check()
         if step in self.waiting:
             self.waiting.remove(step)
         self.running[step] = _Running(step)
 
     def progress(self, event: Progress) -> None:
         """A step has come further."""
-        self._stop_now()
+        self.stopping.check()
         only = next(iter(self.running.values())) if len(self.running) == 1 else None
         held = self.running.get(event.step, only)
         if held is not None:
@@ -137,7 +155,7 @@ class Display:
     def failed(self, step: str) -> None:
         """A step has failed; the error itself is told by the command line."""
         self.running.pop(step, None)
-        word = "stopped" if self.stopped else "failed"
+        word = "stopped" if self.stopping.stopped else "failed"
         self._print(Text.assemble(("✗ ", "red"), f"{step:<{NAME_WIDTH}} ", (word, "red")))
 
     def _print(self, line: Text) -> None:
@@ -169,12 +187,12 @@ class Display:
 def _finished(step: str, *, cached: bool, took: float | None, event: Progress | None) -> Text:
     if cached:
         return Text.assemble(("○ ", "dim"), (f"{step:<{NAME_WIDTH}} ", "dim"), ("cached", "dim"))
-    figures = _figures(event.metrics) if event else ""
+    told = figures(event.metrics) if event else ""
     return Text.assemble(
         ("✓ ", "green"),
         f"{step:<{NAME_WIDTH}} ",
         f"computed in {seconds(took)}",
-        (f"  {figures}" if figures else "", "dim"),
+        (f"  {told}" if told else "", "dim"),
     )
 
 
@@ -192,14 +210,14 @@ def _details(step: _Running, batch_size: int | None) -> Text:
     remaining, rate = step.remaining(), step.rate()
     parts = [f"{event.done:,.0f}/{event.total:,.0f} {event.unit}"]
     parts += [f"{seconds(remaining)} left"] if remaining is not None and event.done < event.total else []
-    parts.append(_figures(event.metrics))
+    parts.append(figures(event.metrics))
     if rate is not None:
         speed, unit = (rate * batch_size, "rows") if batch_size else (rate, event.unit)
         parts.append(f"{speed:,.1f} {unit}/s" if speed < 10 else f"{speed:,.0f} {unit}/s")
     return Text("  ".join(part for part in parts if part))
 
 
-def _figures(metrics: Any) -> str:
+def figures(metrics: Any) -> str:
     """Return the loss and the newest validation figures: "loss 0.312  validation accuracy 0.874"."""
     shown = [f"loss {metrics['loss']:.4f}"] if "loss" in metrics else []
     validated = {n: v for n, v in metrics.items() if n.startswith("validation_") and n != "validation_loss"}

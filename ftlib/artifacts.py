@@ -104,6 +104,10 @@ class Damage:
     problem: str
 
 
+class GivenUp(BaseException):
+    """Raised within a step to give it up for good: what it would resume from goes, too. No failure."""
+
+
 class Store:
     """Artifacts and the key index below one root.
 
@@ -138,7 +142,7 @@ class Store:
         """Give a folder to write into; it is removed on leaving unless committed.
 
         Args:
-            key: The cache key being computed; its scratch folder outlives a crash, and a failure.
+            key: The cache key being computed; its scratch folder outlives a crash and a failure, but not `GivenUp`.
         """
         folder = self.local / "drafts" / uuid.uuid4().hex
         scratch = self.local / "scratch" / (key or folder.name)
@@ -146,6 +150,9 @@ class Store:
         scratch.mkdir(parents=True, exist_ok=True)
         try:
             yield Draft(folder, scratch)
+        except GivenUp:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             if key is None:

@@ -17,7 +17,7 @@ import importlib.util
 import json
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -86,10 +86,14 @@ class Outcome:
 
 def key_components(step: Step, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     """Return what a step's cache key is made of, as JSON values."""
+    return {**own_components(step), "inputs": {name: inputs[name].digest for name in sorted(step.inputs)}}
+
+
+def own_components(step: Step) -> dict[str, Any]:
+    """Return what of a step's cache key is known before its inputs are."""
     return {
         "step": step.kind(),
         "parameters": step.parameters(),
-        "inputs": {name: inputs[name].digest for name in sorted(step.inputs)},
         "fingerprint": step.fingerprint(),
         "sources": source_digests(step),
         "libraries": {name: version(name) for name in libraries_of(step)},
@@ -126,6 +130,33 @@ def execute(step: Step, inputs: Mapping[str, Artifact], store: Store, *, scope: 
             record = record or _compute(step, inputs, store, key, components)
     store.point_latest(scope, step.step_name, key)
     return Outcome(store.handle(record.digest), cached, record)
+
+
+def needed_for(wanted: str, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return a step and all that it is made from, directly or not, in the order in which they are given."""
+    by_name = {step.step_name: step for step in steps}
+    needed: set[str] = set()
+    waiting = [wanted]
+    while waiting:
+        needed.add(last := waiting.pop())
+        waiting += [name for name in by_name[last].inputs.values() if name not in needed]
+    return tuple(step for step in steps if step.step_name in needed)
+
+
+def executed(steps: Iterable[Step], store: Store, *, scope: str) -> Iterator[tuple[Step, Outcome]]:
+    """Execute steps in order, each before it is asked for, and yield each with its outcome.
+
+    Args:
+        steps: Each after those whose artifacts it receives.
+        store: Where artifacts are.
+        scope: See `execute`.
+    """
+    done: dict[str, Artifact] = {}
+    for step in steps:
+        inputs = {argument: done[source] for argument, source in step.inputs.items()}
+        outcome = execute(step, inputs, store, scope=scope)
+        done[step.step_name] = outcome.artifact
+        yield step, outcome
 
 
 def _compute(

@@ -1,12 +1,6 @@
 """Evaluation: members and fusions measured alike, the best one chosen on validation, reported on test once.
 
-How the best is chosen. Models are ranked by the metric on validation, where a fusion's scores are out of fold. A small
-validation split cannot tell good models apart by it: accuracy moves in steps of one row, a correlation by chance. So
-all that lie within one standard error of the leader (of the paired difference, by bootstrap) count as tied, as in the
-one-standard-error rule of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among them
-the lowest loss on validation wins (the target's `proper_loss`: log-loss, which sees every row's probability; the error
-of numbers). Of models that are exactly equal, as a fusion that came down to one member is to it, the cheaper one wins.
-The test split has no say in any of it.
+How the best is chosen is told in `ftlib.evaluation.choosing`. The test split has no say in any of it.
 """
 
 from __future__ import annotations
@@ -152,10 +146,29 @@ def evaluate(artifacts: Artifacts, *, problem: Problem, settings: Evaluation, se
     return Evaluated(_summary(results, best), _errors(best, results))
 
 
+def chosen_on_validation(artifacts: Artifacts, *, problem: Problem, settings: Evaluation, seed: int) -> dict[str, Any]:
+    """Return the model that `evaluate` would choose and every model's value on validation; nothing of test is read.
+
+    Args:
+        artifacts: As for `evaluate`; predictions on validation are enough.
+        problem: See `evaluate`.
+        settings: See `evaluate`.
+        seed: See `evaluate`.
+    """
+    results = _results(artifacts, problem, settings, seed, splits=("validation",))
+    best = _choose(results.models, results)
+    values = {name: _finite(value) for name, value in results.contests["validation"].values.items()}
+    kind = "member" if best in results.members else "fusion"
+    told = {"name": best.name, "kind": kind, "metric": results.metric, "validation": values[best.name]}
+    return {**told, "models": values}
+
+
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed: int) -> _Results:
+def _results(
+    artifacts: Artifacts, problem: Problem, settings: Evaluation, seed: int, splits: Sequence[str] = SPLITS
+) -> _Results:
     from ftlib.ensembling import read_rows, read_scores
     from ftlib.evaluation.measures import check_metric
     from ftlib.evaluation.side_by_side import side_by_side
@@ -163,10 +176,10 @@ def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed:
     metric = settings.metric or problem.target.main_metric
     check_metric(metric, problem.target)
     members = artifacts.members
-    rows = {split: read_rows(artifacts.splits / f"{split}.parquet") for split in SPLITS}
+    rows = {split: read_rows(artifacts.splits / f"{split}.parquet") for split in splits}
     scores = {
         split: read_scores([f[split] for f in members.values()], rows[split], problem, where=f"predictions on {split}")
-        for split in SPLITS
+        for split in splits
     }
     together = {
         name: {
@@ -181,7 +194,7 @@ def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed:
         for n, (f, folder) in artifacts.fusions.items()
     )
     layouts: dict[str, Layout | None] = {}
-    for split in SPLITS:
+    for split in splits:
         among = {name: one[split] for name, one in together.items()}
         layouts[split], wide = side_by_side(scores[split], among, {m.name: m.scores[split] for m in (*found, *fused)})
         found, fused = (
@@ -189,7 +202,7 @@ def _results(artifacts: Artifacts, problem: Problem, settings: Evaluation, seed:
         )
     targets = {split: problem.target.over(layout) for split, layout in layouts.items()}
     references = {split: problem.references(rows[split], layout) for split, layout in layouts.items()}
-    contests = {s: _contest(s, (*found, *fused), references[s], targets[s], metric, settings, seed) for s in SPLITS}
+    contests = {s: _contest(s, (*found, *fused), references[s], targets[s], metric, settings, seed) for s in splits}
     return _Results(problem, settings, metric, rows, targets, references, found, fused, contests)
 
 
@@ -211,14 +224,15 @@ def _fusion(
     members: Sequence[_Model],
     merged: Path | None,
 ) -> _Model:
-    """Fuse the test rows; the validation rows were fused out of fold when the combiner was fitted."""
+    """Fuse the test rows, where they are read; validation rows were fused out of fold, when the combiner was fitted."""
     from ftlib.ensembling import VALIDATION, read_scores_table
     from ftlib.evaluation.costs import use_of, use_of_merged
 
     combiner = type(fusion).load(folder)
     where = f"fusion {name!r} on validation"
     validation = read_scores_table(folder / VALIDATION, read["validation"], where=where)
-    scores = {"validation": validation, "test": combiner(read["test"].values, read["test"].layout)}
+    others = {split: combiner(found.values, found.layout) for split, found in read.items() if split != "validation"}
+    scores = {"validation": validation, **others}
     costs = {m.name: m.cost for m in members}
     use = use_of_merged(merged, costs) if merged else use_of(combiner, costs)
     facts = {"method": fusion.model_dump(mode="json"), **use.facts()}
@@ -253,25 +267,11 @@ def _contest(
 
 
 def _choose(models: Sequence[_Model], results: _Results) -> _Model:
-    """Return the best model by validation: see the module's docstring. Of equals, the first."""
-    from math import inf, isnan
+    """Return the best of some models by validation."""
+    from ftlib.evaluation.choosing import choose
 
-    from ftlib.evaluation.measures import value_of
-
-    contest, target = results.contests["validation"], results.targets["validation"]
-    sign = 1 if target.higher_is_better(results.metric) else -1
-    values = {m.name: -inf if isnan(v := contest.values[m.name]) else sign * v for m in models}
-    leader = max(models, key=lambda m: values[m.name])
-
-    def is_tied(model: _Model) -> bool:
-        behind = values[leader.name] - values[model.name]
-        return behind == 0 or behind <= contest.standard_error(leader.name, model.name)
-
-    def rank(model: _Model) -> tuple[float, float]:
-        loss = value_of(target.proper_loss, model.scores["validation"], results.references["validation"], target)
-        return round(loss, 9), model.cost
-
-    return min(filter(is_tied, models), key=rank)
+    chosen = choose(results.contests["validation"], {m.name: m.cost for m in models})
+    return next(m for m in models if m.name == chosen)
 
 
 # -- the summary ---------------------------------------------------------------------------------------

@@ -64,8 +64,17 @@ def check_metric(metric: str, target: Target) -> None:
     Raises:
         ParamsError: With the near names.
     """
+    higher_is_better(metric, target)
+
+
+def higher_is_better(metric: str, target: Target) -> bool:
+    """Return whether a larger value of a metric is a better one, also while the target's labels are not known.
+
+    Raises:
+        ParamsError: If the target has no such metric; with the near names.
+    """
     unknown_labels = target.kind == "single_label" and not target.labels
-    (replace(target, labels=("0", "1")) if unknown_labels else target).higher_is_better(metric)
+    return (replace(target, labels=("0", "1")) if unknown_labels else target).higher_is_better(metric)
 
 
 def _row_by_row(metric: str, rows: _Rows, counts: np.ndarray) -> np.ndarray:

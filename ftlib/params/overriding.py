@@ -12,11 +12,14 @@ from ftlib.params.shapes import keys_of, locate, plugin_fields, section_of, unwr
 from ftlib.plugins import Plugin, Section
 
 
-def override(document: Document, change: str, root: type[Section]) -> None:
+def override(document: Document, change: str, root: type[Section]) -> Trail:
     """Apply one change to the document: ``stages.0.strategy.r=16``, ``stages.full.training.learning_rate=1e-4``.
 
     Items of a list are found by position or by their name. Sections that the file leaves out are created; a
     plugin that the file gives by its name alone is spelt out first.
+
+    Returns:
+        Where the value stands.
 
     Raises:
         ParamsError: If the path leads nowhere (with near names) or the value is not YAML.
@@ -25,7 +28,7 @@ def override(document: Document, change: str, root: type[Section]) -> None:
     if not equals or not path.strip():
         raise ParamsError(f"--set {change}: expected path=value, such as --set stages.0.training.learning_rate=1e-4.")
     setter = _Setter(document, f"--set {change}", root)
-    setter.set(path.strip().split("."), text)
+    return setter.set(path.strip().split("."), text)
 
 
 class _Setter:
@@ -34,7 +37,7 @@ class _Setter:
         self.label = label
         self.root = root
 
-    def set(self, keys: list[str], text: str) -> None:
+    def set(self, keys: list[str], text: str) -> Trail:
         trail: Trail = ()
         container = self.document.value
         for i, key in enumerate(keys[:-1]):
@@ -47,6 +50,7 @@ class _Setter:
         for marked in [m for m in self.document.marks if m[: len(trail)] == trail]:
             del self.document.marks[marked]
         self.document.marks[trail] = self.label
+        return trail
 
     def _step(self, trail: Trail, container: Any, key: str, rest: list[str]) -> str | int:
         """Return the key or position that `key` means inside `container`, or say what it could have been."""

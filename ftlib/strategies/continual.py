@@ -199,10 +199,9 @@ class Continual(Strategy):
         if not self.replay_rows:
             return {}
         tables = {task: given.train for task, given in job.others.items()}
+        chosen = remembered(tables, self.replay_rows, for_each=self.replay_for == "each", seed=job.seed)
         parts = {}
-        for task, rows in remembered(
-            tables, self.replay_rows, for_each=self.replay_for == "each", seed=job.seed
-        ).items():
+        for task, rows in chosen.items():
             given = job.others[task]
             told = with_own_answers(models[task], given.problem, rows) if self.replay_held else rows
             part = part_of(models[task], replace(given, train=told), job)

@@ -88,7 +88,13 @@ class Journal:
             tags: Its tags, such as prefect.flow_run_id and prefect.flow_run_url.
         """
         name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:8]}"
-        path = home / "journal" / f"{name}.jsonl"
+        journal = cls._begun(home / "journal" / f"{name}.jsonl")
+        details: Event = {"experiment": experiment, "name": run_name, "kind": "run", "params": params, "tags": tags}
+        journal._append("started", RUN, **details)
+        return journal
+
+    @classmethod
+    def _begun(cls, path: Path) -> Journal:
         lock: Lock | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,8 +103,47 @@ class Journal:
             logger.warning("%s: %s. This run is not recorded.", path.parent, error.strerror)
         journal = cls(path, lock)
         journal._broken = lock is None
-        details: Event = {"experiment": experiment, "name": run_name, "kind": "run", "params": params, "tags": tags}
-        journal._append("started", RUN, **details)
+        return journal
+
+    @classmethod
+    def go_on(
+        cls,
+        home: Path,
+        name: str,
+        *,
+        experiment: str,
+        run_name: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Journal:
+        """Begin the record of a run that may be stopped and go on in another process, or take it up again.
+
+        It stays one run in MLflow, whether it was sent meanwhile or not. Its children are told apart by the `run` that
+        `child` is given.
+
+        Args:
+            home: The state folder.
+            name: The record's own name; the same each time.
+            experiment: See `start`.
+            run_name: See `start`.
+            params: See `start`.
+            tags: See `start`.
+        """
+        journal = cls._begun(home / "journal" / f"{name}.jsonl")
+        if journal._broken:
+            logger.warning("%s is in another process's hands. This run is not recorded.", journal.path)
+            return journal
+        aside = journal.path.parent / "sent" / journal.path.name
+        if aside.exists() and not journal.path.exists():
+            os.replace(aside, journal.path)
+        if journal.cursor() is None:  # sending then asks MLflow first what it has of this run
+            journal._write_cursor({"lines": 0})
+        if journal.path.exists():
+            journal._seal_torn_line()
+            journal._append("resumed", RUN)
+        else:
+            details: Event = {"experiment": experiment, "name": run_name, "kind": "run", "params": params, "tags": tags}
+            journal._append("started", RUN, **details)
         return journal
 
     @classmethod
@@ -115,8 +160,8 @@ class Journal:
             path.with_suffix(".lock").unlink(missing_ok=True)
             return None
         journal = cls(path, lock)
-        events, _ = journal.read(0)
-        if events and not any(e["event"] == "finished" and e["run"] == RUN for e in events):
+        own = [e["event"] for e in journal.read(0)[0] if e["run"] == RUN]
+        if own and [event for event in own if event in ("started", "resumed", "finished")][-1:] != ["finished"]:
             journal._seal_torn_line()
             journal._append("finished", RUN, status="KILLED", at=int(path.stat().st_mtime * 1000))
         journal.finished = True
@@ -135,6 +180,7 @@ class Journal:
         cached: bool = False,
         source_run: str | None = None,
         tags: Mapping[str, Any] | None = None,
+        run: str | None = None,
     ) -> str:
         """Begin a child run and return its local id.
 
@@ -147,10 +193,11 @@ class Journal:
             cached: Whether an earlier run computed it.
             source_run: That run, as `reference` or as an MLflow run id; ``KeyRecord.details`` keeps it.
             tags: More tags.
+            run: Its local id; the next number unless given. Whoever goes on with a run gives it.
         """
         with self._mutex:
             self._num_children += 1
-            run = str(self._num_children)
+            run = run or str(self._num_children)
         details: Event = {
             "name": name,
             "kind": kind,
