@@ -122,12 +122,8 @@ class Partial(Strategy):
 
 
 def _near(pattern: str, names: Iterable[str]) -> list[str]:
-    """Return the three names that share the longest piece with a pattern."""
+    """Return the three names that a pattern is most like."""
     from difflib import SequenceMatcher
 
     plain = pattern.replace("\\", "")
-
-    def shared(name: str) -> int:
-        return SequenceMatcher(None, plain, name, autojunk=False).find_longest_match().size
-
-    return sorted(names, key=shared, reverse=True)[:3]
+    return sorted(names, key=lambda name: SequenceMatcher(None, plain, name, autojunk=False).ratio(), reverse=True)[:3]

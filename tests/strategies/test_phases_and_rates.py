@@ -310,7 +310,7 @@ def test_bitfit_opens_biases_and_the_head(tiny_model: TinyModel):
     [
         (
             {"patterns": ("bert.encoder.layr.0.output.dense.weight",)},
-            "Did you mean 'bert.encoder.layer.0.output.dense.weight'",
+            "name; near: bert.encoder.layer.0.output.dense.weight,",
         ),
         ({"last_blocks": 3}, "3 blocks are to learn, but BertForSequenceClassification has 2; choose fewer"),
         ({"last_blocks": 0, "head": False}, "nothing learns; choose last_blocks"),
