@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ewc": {"strategy": {**NO_REPLAY, "ewc": 1e4}},
     "lwf": {"strategy": {**NO_REPLAY, "lwf": 1.0}},
     "replay": {"strategy": "continual"},
+    "replay: more": {"strategy": {"name": "continual", "replay_rows": 2000, "replay_held": 3.0}},
     "replay+lwf": {"strategy": {"name": "continual", "lwf": 1.0}},
     "replay+ewc": {"strategy": {"name": "continual", "ewc": 1e4}},
 }
@@ -69,7 +71,7 @@ def _experiment(options: argparse.Namespace, method: str, seed: int) -> Experime
         stages.append(_stage(name, name, stages[-1]["name"], METHODS[method], training))
     return Experiment.model_validate(
         {
-            "name": f"continual-{method.replace('+', '-').replace('_', '-')}",
+            "name": f"continual-{re.sub(r'[^a-z0-9]+', '-', method)}",
             "seed": seed,
             "base_model": options.base_model or given[0].base_model,
             **dumped[0],

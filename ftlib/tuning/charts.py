@@ -88,7 +88,7 @@ def slice_of(dimension: Dimension, trials: Sequence[Trial], best: Trial) -> Mark
 
 
 def _axis(dimension: Dimension) -> tuple[Place, list[tuple[float, str]]]:
-    """Return where a trial's value lies, and the ticks: choices side by side, decades on a logarithmic scale."""
+    """Return where a trial's value lies, and the ticks: choices side by side, round values on a logarithmic scale."""
     found, path = dimension.range, dimension.path
     if found.choices is not None or found.low is None or found.high is None:
         names = [shown(choice) for choice in found.choices or ()]
@@ -100,8 +100,10 @@ def _axis(dimension: Dimension) -> tuple[Place, list[tuple[float, str]]]:
         return lambda trial: x(float(trial.values[path])), ticks
     low, high = math.log10(found.low), math.log10(found.high)
     x = svg.Scale(*svg.span([low, high]), SLICE_LEFT, SLICE_RIGHT)
-    decades = list(range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1))
-    labels = [(float(n), f"{10.0**n:g}") for n in decades] or [(v, f"{10**v:.2g}") for v in (low, high)]
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    digits = (1,) if high - low > 2 else (1, 2, 5)
+    values = [digit * 10.0**power for power in powers for digit in digits]
+    labels = [(math.log10(v), f"{v:g}") for v in values if low - 1e-9 <= math.log10(v) <= high + 1e-9]
     return lambda trial: x(math.log10(trial.values[path])), [(x(v), label) for v, label in labels]
 
 

@@ -56,7 +56,7 @@ OWN = """
 .mark.given-up{fill:var(--paper);stroke:var(--warn);stroke-width:1.5}
 .slices{display:grid;grid-template-columns:repeat(auto-fill,minmax(270px,1fr));gap:1.2rem 1.6rem}
 .slices figcaption{font-size:.8125rem;color:var(--soft);margin-bottom:.3rem}
-table .chosen td{background:var(--wash)}
+table.sticky .chosen td:nth-child(n){background:var(--wash)}
 """
 
 
@@ -101,7 +101,7 @@ def page(found: Found) -> str:
         history=charts.history(found.trials, found.best, found.metric, higher_is_better=higher),
         num_pruned=sum(trial.state == "pruned" for trial in found.trials),
         importances=charts.importances(shares) if shares else "",
-        slices=[(d.path, charts.slice_of(d, scored, found.best)) for d in found.search.space],
+        slices=[(names[d.path], charts.slice_of(d, scored, found.best)) for d in found.search.space],
         names=list(names.values()),
         rows=[_row(trial, found) for trial in by_score(found.trials, higher_is_better=higher)],
         palette=palette.css(),
