@@ -31,7 +31,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "ewc": {"strategy": {**NO_REPLAY, "ewc": 1e4}},
     "lwf": {"strategy": {**NO_REPLAY, "lwf": 1.0}},
     "replay": {"strategy": "continual"},
-    "replay: more": {"strategy": {"name": "continual", "replay_rows": 2000, "replay_held": 3.0}},
+    "replay: all rows": {
+        "strategy": {"name": "continual", "replay_rows": 1_000_000, "replay_held": 3.0, "head_ratio": 0.1}
+    },
     "replay+lwf": {"strategy": {"name": "continual", "lwf": 1.0}},
     "replay+ewc": {"strategy": {"name": "continual", "ewc": 1e4}},
 }

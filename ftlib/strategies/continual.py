@@ -210,7 +210,7 @@ class Continual(Strategy):
 
     def _counts(self, parts: list[Part], job: Job) -> tuple[int, ...]:
         """Return the batches of each task in an epoch: all of the own, and a share of earlier ones."""
-        own = len(parts[0].rows.sampler(job.settings.batch_size, job.seed))
+        own = len(parts[0].rows.sampler(job.settings.batches, job.seed))
         earlier = len(parts) - 1
         each = round(own * self.replay_ratio / (1 - self.replay_ratio) / earlier) if earlier else 0
         return (own, *[max(1, each)] * earlier)

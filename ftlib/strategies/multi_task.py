@@ -121,7 +121,7 @@ class MultiTask(Strategy):
         if not job.others:
             return super().learn(checkpoint, rows, validation, job)
         mixture = self._mixture(checkpoint, rows, validation, job)
-        sizes = [len(part.rows.sampler(job.settings.batch_size, job.seed)) for part in mixture.tasks]
+        sizes = [len(part.rows.sampler(job.settings.batches, job.seed)) for part in mixture.tasks]
         return fit_together(mixture, counts(sizes, self.sampling, self.temperature), self, job)
 
     def _mixture(self, checkpoint: Checkpoint, rows: pa.Table, validation: pa.Table, job: Job) -> Mixture:

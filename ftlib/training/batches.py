@@ -27,37 +27,74 @@ JITTER = 0.05
 """How far a row's length is blurred before sorting, as a ratio: mixes neighbours anew every epoch."""
 
 
-def training_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class BatchSize:
+    """How large the batches of an epoch are.
+
+    Attributes:
+        rows: Rows a batch; one batch holds the remainder.
+        tokens: The most tokens of a batch, padding included, so that those of long rows hold fewer rows; a row that is
+            longer is a batch by itself. None: any number.
+    """
+
+    rows: int
+    tokens: int | None = None
+
+    def number(self, lengths: np.ndarray) -> int:
+        """Return how many batches an epoch has, the same in each."""
+        return -(-len(lengths) // self.rows) if self.tokens is None else len(self._within(lengths, self.tokens))
+
+    def cuts(self, lengths: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Return where rows in the order of their blurred lengths are cut into batches.
+
+        Args:
+            lengths: Tokens of each row, shape (num_rows,).
+            random: Decides where the remainder is; with `tokens` it is among the shortest.
+        """
+        if self.tokens is not None:
+            return np.cumsum(self._within(lengths, self.tokens)[::-1])[:-1]
+        remainder = len(lengths) % self.rows
+        cuts = np.arange(self.rows, len(lengths), self.rows)
+        if not remainder:
+            return cuts
+        short = random.integers(len(cuts) + 1)
+        return np.concatenate([cuts[:short], cuts[short:] - self.rows + remainder])
+
+    def _within(self, lengths: np.ndarray, tokens: int) -> list[int]:
+        """Return the rows of each batch, those of the longest rows first, with room for rows that blurring moves."""
+        return _sizes(np.sort(lengths)[::-1] * ((1 + JITTER) / (1 - JITTER)), tokens, self.rows)
+
+
+def training_batches(lengths: np.ndarray, batch_size: BatchSize, *, seed: int, epoch: int) -> list[np.ndarray]:
     """Return an epoch's batches: rows of similar length, drawn anew for each epoch, in random order.
 
     Args:
         lengths: Tokens of each row, shape (num_rows,).
-        batch_size: Rows a batch; one batch, somewhere, holds the remainder.
+        batch_size: Of each batch.
         seed: With `epoch`, decides everything.
         epoch: From 0.
     """
     random = np.random.default_rng([seed, epoch])
     blurred = lengths * random.uniform(1 - JITTER, 1 + JITTER, len(lengths))
     order = np.argsort(blurred, kind="stable")
-    remainder = len(order) % batch_size
-    cuts = np.arange(batch_size, len(order), batch_size)
-    if remainder:
-        short = random.integers(len(cuts) + 1)
-        cuts = np.concatenate([cuts[:short], cuts[short:] - batch_size + remainder])
-    batches = [batch for batch in np.split(order, cuts) if len(batch)]
+    batches = [batch for batch in np.split(order, batch_size.cuts(lengths, random)) if len(batch)]
     return [batches[i] for i in random.permutation(len(batches))]
 
 
 def reading_batches(lengths: np.ndarray, max_tokens: int = 8192, max_rows: int = 256) -> list[np.ndarray]:
     """Return batches for reading rows once: longest first, as many rows as `max_tokens` padded tokens allow."""
     order = np.argsort(-lengths, kind="stable")
-    batches = []
-    start = 0
-    while start < len(order):
-        rows = int(np.clip(max_tokens // max(1, lengths[order[start]]), 1, max_rows))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
+    return np.split(order, np.cumsum(_sizes(lengths[order], max_tokens, max_rows))[:-1]) if len(order) else []
+
+
+def _sizes(lengths: np.ndarray, max_tokens: int, max_rows: int) -> list[int]:
+    """Return how many rows, whose lengths fall, go into each batch: as many as fit, and at least one."""
+    sizes, start = [], 0
+    while start < len(lengths):
+        fitting = int(np.clip(max_tokens // max(1, lengths[start]), 1, max_rows))
+        sizes.append(min(fitting, len(lengths) - start))
+        start += fitting
+    return sizes
 
 
 class Sampler(Protocol):
@@ -78,11 +115,11 @@ class SimilarLengthSampler:
 
     Args:
         lengths: Tokens of each row.
-        batch_size: Rows a batch.
+        batch_size: Of each batch.
         seed: Decides, with the epoch, every batch.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: BatchSize, seed: int) -> None:
         self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -90,7 +127,7 @@ class SimilarLengthSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return self.batch_size.number(self.lengths)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter(training_batches(self.lengths, self.batch_size, seed=self.seed, epoch=self.epoch))
@@ -189,7 +226,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def sampler(self, batch_size: int, seed: int) -> Sampler:
+    def sampler(self, batch_size: BatchSize, seed: int) -> Sampler:
         """Return what draws the batches of an epoch."""
         return SimilarLengthSampler(self.lengths, batch_size, seed)
 

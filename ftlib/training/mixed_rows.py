@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ftlib.training.batches import ROWS, Rows, training_batches
+from ftlib.training.batches import ROWS, BatchSize, Rows, training_batches
 
 if TYPE_CHECKING:
     import torch
@@ -55,11 +55,11 @@ class MixedSampler:
     Args:
         lengths: Tokens of each row, an array a task.
         counts: Batches of each task in an epoch.
-        batch_size: Rows a batch.
+        batch_size: Of each batch.
         seed: Decides, with the epoch, every batch.
     """
 
-    def __init__(self, lengths: Sequence[np.ndarray], counts: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[np.ndarray], counts: Sequence[int], batch_size: BatchSize, seed: int) -> None:
         self.lengths, self.counts, self.batch_size, self.seed, self.epoch = lengths, counts, batch_size, seed, 0
         self.starts = np.concatenate([[0], np.cumsum([len(rows) for rows in lengths])])
 
@@ -78,7 +78,7 @@ class MixedSampler:
 
     def _batches(self, task: int) -> Iterator[np.ndarray]:
         """Yield a task's batches from the first of the epoch on, without end."""
-        in_pass = -(-len(self.lengths[task]) // self.batch_size)
+        in_pass = self.batch_size.number(self.lengths[task])
         first, skipped = divmod(self.epoch * self.counts[task], in_pass)
         while True:
             batches = training_batches(self.lengths[task], self.batch_size, seed=self.seed, epoch=first)
@@ -113,7 +113,7 @@ class MixedRows(Rows):
         """Places that each row takes in the model."""
         return np.concatenate([rows.lengths for rows in self.parts])
 
-    def sampler(self, batch_size: int, seed: int) -> MixedSampler:
+    def sampler(self, batch_size: BatchSize, seed: int) -> MixedSampler:
         """Return what draws the batches of an epoch."""
         return MixedSampler([rows.lengths for rows in self.parts], self.counts, batch_size, seed)
 

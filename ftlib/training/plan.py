@@ -51,7 +51,7 @@ def laid_out(rows: Rows, strategy: Strategy, job: Job, pulls: Mapping[str, Pull]
         pulls: What holds some parameters to values.
     """
     settings = job.settings
-    steps = len(rows.sampler(settings.batch_size, job.seed))
+    steps = len(rows.sampler(settings.batches, job.seed))
     last = max(1, -int(-settings.num_train_epochs * steps // 1))
     passes = settings.evaluations_per_epoch
     epochs = range(-(-last // steps))

@@ -46,7 +46,7 @@ class Shortcuts:
         with trainer.masks.off():
             if num_steps > plan.steps_per_epoch and trainer.perturbation is None:
                 self._lay_trunk(learning)
-            if num_steps * plan.settings.batch_size >= narrowing.FEWEST_ROWS:
+            if num_steps * len(trainer.rows) >= narrowing.FEWEST_ROWS * plan.steps_per_epoch:
                 self._narrow(learning)
         trainer.model.train()
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ftlib.models.heads import Head
     from ftlib.problems.base import Problem
     from ftlib.strategies.base import Strategy
+    from ftlib.training.batches import BatchSize
 
 
 class Training(Section):
@@ -37,6 +38,10 @@ class Training(Section):
 
     batch_size: int = Field(32, ge=1)
     """Rows an optimizer step."""
+
+    batch_tokens: int | None = Field(None, ge=1)
+    """The most tokens an optimizer step reads, padding included: batches of long rows hold fewer rows, and memory is
+    bounded; a row that is longer goes alone. null: any number."""
 
     micro_batch_size: int | None = Field(None, ge=1)
     """Rows that pass through the model at once: a batch goes in parts, their gradients accumulated, which takes less
@@ -71,6 +76,13 @@ class Training(Section):
 
     checkpoint_seconds: float = Field(60.0, gt=0)
     """Seconds between the checkpoints that a killed stage resumes from. Shapes no result."""
+
+    @property
+    def batches(self) -> BatchSize:
+        """How large batches are."""
+        from ftlib.training.batches import BatchSize
+
+        return BatchSize(self.batch_size, self.batch_tokens)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class StageTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of similar-length batches."""
-        sampler = self.rows.sampler(self.plan.settings.batch_size, self.plan.seed)
+        sampler = self.rows.sampler(self.plan.settings.batches, self.plan.seed)
         generator = torch.Generator().manual_seed(0)  # the loader draws a number it does not use
         return BatchLoader(self.rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=generator)  # type: ignore
 

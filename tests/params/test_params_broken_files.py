@@ -185,7 +185,7 @@ BROKEN = [
         "learning_rate: 5e-5",
         "  ",
         [
-            "p.yaml:13: training: is empty; expected a mapping with the keys learning_rate, num_train_epochs, batch_size, micro_batch_size, gradient_checkpointing, warmup_ratio, lr_scheduler_type, weight_decay and more. Remove the key to use the default."
+            "p.yaml:13: training: is empty; expected a mapping with the keys learning_rate, num_train_epochs, batch_size, batch_tokens, micro_batch_size, gradient_checkpointing, warmup_ratio, lr_scheduler_type and more. Remove the key to use the default."
         ],
         id="empty section",
     ),

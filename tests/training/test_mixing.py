@@ -19,7 +19,7 @@ from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
 from ftlib.training import watch as watching
-from ftlib.training.batches import Rows, training_batches
+from ftlib.training.batches import BatchSize, Rows, training_batches
 from ftlib.training.mixed_rows import MixedSampler, counts, shares
 from ftlib.training.mixing import Uncertainty
 from ftlib.training.regularization import Regularization
@@ -101,7 +101,7 @@ def test_an_epoch_has_the_batches_that_the_shares_say_and_small_tasks_go_on_with
     lengths = [np.arange(1, 101), np.arange(1, 31)]
     number = counts([10, 3], "uniform", 1.0)
     assert number == (6, 6)
-    sampler = MixedSampler(lengths, number, 10, seed=5)
+    sampler = MixedSampler(lengths, number, BatchSize(10), seed=5)
     seen: list[list[int]] = [[], []]
     for epoch in range(5):
         sampler.set_epoch(epoch)
@@ -117,10 +117,10 @@ def test_an_epoch_has_the_batches_that_the_shares_say_and_small_tasks_go_on_with
 
 def test_the_batches_of_one_task_are_those_it_has_by_itself():
     lengths = np.arange(1, 48)
-    sampler = MixedSampler([lengths], counts([5], "proportional", 2.0), 10, seed=5)
+    sampler = MixedSampler([lengths], counts([5], "proportional", 2.0), BatchSize(10), seed=5)
     for epoch in (0, 3):
         sampler.set_epoch(epoch)
-        alone = training_batches(lengths, 10, seed=5, epoch=epoch)
+        alone = training_batches(lengths, BatchSize(10), seed=5, epoch=epoch)
         assert [batch.tolist() for batch in sampler] == [batch.tolist() for batch in alone]
 
 

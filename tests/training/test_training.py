@@ -77,6 +77,25 @@ def test_validation_runs_as_often_as_asked_and_at_the_end(run_stage):
     assert result.figures["epochs"] == pytest.approx(5 / 3)
 
 
+def test_a_stage_steps_through_batches_of_at_most_so_many_tokens(run_stage, problem, tiny_model, monkeypatch):
+    read = []
+    forward = type(problem).forward
+
+    def watched(self, model, batch):
+        if model.training:
+            read.append(batch["input_ids"].numel())
+        return forward(self, model, batch)
+
+    monkeypatch.setattr(type(problem), "forward", watched)
+    lengths = contracts.encoded_rows(problem, checkpoints.load_tokenizer(tiny_model("bert")), limit=None)["length"]
+    longest = max(lengths.to_pylist())
+    result = run_stage(num_train_epochs=2.0, batch_size=64, batch_tokens=2 * longest)
+    assert result.figures["steps"] == len(read)
+    assert result.figures["epochs"] == 2
+    assert longest <= max(read) <= 2 * longest
+    assert 2 * sum(lengths.to_pylist()) <= sum(read)
+
+
 def test_the_history_has_no_times_and_ends_at_the_last_step(run_stage):
     result = run_stage()
     assert {"step", "epoch", "loss", "learning_rate"} == set(result.history[0])
