@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 COMPUTED = ("rope", "rotary", "relative", "alibi")
 """In the keys of configs whose positions are computed, not looked up: such a model reads further than it says."""
 
+COUNTED_AFTER_PADDING = frozenset({
+    "bridgetower_text_model", "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke",
+    "markuplm", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+})  # fmt: skip
+"""Model types that number the positions of a row from the padding token's id on, as RoBERTa does: those before are in
+the table, and no row has them."""
+
 LANGUAGE_MODELS = ("LMHead", "MaskedLM", "CausalLM", "PreTraining", "ConditionalGeneration")
 """In the names of classes with a head that predicts words."""
 
@@ -121,7 +128,7 @@ def size_of(base_model: str) -> Size | None:
     longest = tokenizer.get("model_max_length")
     text: dict[str, Any] = config.get("text_config") or config
     return Size(
-        positions=_positions(text),
+        positions=positions_of(text),
         ends_there=not computes_positions(text),
         longest_text=int(longest) if longest else None,
         blocks=() if "text_config" in config else _blocks(config),
@@ -149,10 +156,14 @@ def _predicts_words(config: dict[str, Any]) -> bool | None:
     return any(mark in name for name in classes for mark in LANGUAGE_MODELS) if classes else None
 
 
-def _positions(config: dict[str, Any]) -> int | None:
-    """Return a config's positions; T5's `n_positions` are none, its distances are relative."""
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many positions a config leaves a row; T5's `n_positions` are none, its distances are relative."""
     old = None if "relative_attention_num_buckets" in config else config.get("n_positions")
-    return config.get("max_position_embeddings", old)
+    found = config.get("max_position_embeddings", old)
+    if not found or config.get("model_type") not in COUNTED_AFTER_PADDING:
+        return found
+    padding = config.get("pad_token_id")
+    return found - (1 if padding is None else padding) - 1
 
 
 def _blocks(config: dict[str, Any]) -> tuple[int, ...]:

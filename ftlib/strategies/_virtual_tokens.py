@@ -56,11 +56,12 @@ def insert(model: PreTrainedModel, problem: Problem, number: int, strategy: str)
 
 def _check_room(model: PreTrainedModel, problem: Problem, number: int, strategy: str) -> None:
     from ftlib.models.layers import unwrapped
-    from ftlib.models.sizes import check_room
+    from ftlib.models.sizes import check_room, positions_of
 
     config = unwrapped(model).config
-    positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", 1 << 30)
-    check_room(problem.most_tokens(model), number, positions, strategy)
+    positions = positions_of(getattr(config, "text_config", config).to_dict())
+    if positions:
+        check_room(problem.most_tokens(model), number, positions, strategy)
 
 
 def _layout(model: PreTrainedModel) -> tuple[int, int]:

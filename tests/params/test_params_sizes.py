@@ -67,6 +67,8 @@ def problems(params_file: Write) -> Callable[..., list[str]]:
         (T5, 80, None, False),
         ({"n_positions": 64, "n_layer": 3}, 80, None, True),
         ({"text_config": {"max_position_embeddings": 64}}, 80, None, True),
+        ({**BERT, "model_type": "roberta", "max_position_embeddings": 66}, 65, None, True),
+        ({**BERT, "model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 0}, 65, None, False),
         ({}, 80, None, False),
         (None, 80, None, False),
     ],
@@ -126,6 +128,7 @@ def test_blocks_that_the_start_of_a_stage_does_not_have_are_refused(problems, co
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "bart", "t5", "gpt2", "llama"])
 def test_a_config_says_of_a_model_what_the_model_has(family: str, tiny_model: Callable[..., Path]):
+    import torch
     from transformers import AutoModel
 
     from ftlib.models.layers import block_lists
@@ -133,7 +136,12 @@ def test_a_config_says_of_a_model_what_the_model_has(family: str, tiny_model: Ca
     model = AutoModel.from_pretrained(tiny_model(family))
     size = size_of(str(tiny_model(family)))
     assert size is not None
-    assert size.positions == getattr(model.config, "max_position_embeddings", None)
+    if size.ends_there:  # one row of as many tokens runs, and none of more
+        model(torch.full((1, size.positions), 7))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(torch.full((1, size.positions + 1), 7))
+    else:
+        assert size.positions == getattr(model.config, "max_position_embeddings", None)
     assert size.blocks == tuple(len(blocks) for blocks in block_lists(model))
     assert size.ends_there == (family not in ("t5", "llama"))
 
