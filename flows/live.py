@@ -91,24 +91,17 @@ class Stopping:
             self._before[1](failure)
 
 
-class Display:
-    """Shows a run. Hears what `run_experiment` tells: a step begins, is done, or has come further.
+class Drawn:
+    """What is drawn anew below the lines of a terminal while its context is open: `__rich__` says what.
 
     Args:
-        steps: The names of all steps, in order.
-        batch_sizes: Step -> rows that one unit of its progress stands for, where it counts batches.
+        signals: What stops the work beside Ctrl-C.
     """
 
-    def __init__(self, steps: Sequence[str], batch_sizes: Mapping[str, int] | None = None) -> None:
-        self.batch_sizes = batch_sizes or {}
-        self.stopping = Stopping()
-        self.waiting = list(steps)
-        self.num_steps = len(self.waiting)
-        self.num_done = 0
-        self.running: dict[str, _Running] = {}
+    def __init__(self, *signals: signal.Signals) -> None:
         self.console = console(stderr=True)
         self.started = time.monotonic()
-        self.spinner = Spinner("dots", style="cyan")
+        self.stopping = Stopping(*signals)
         terminal = self.console.is_terminal
         self.live = Live(self, console=self.console, refresh_per_second=8, transient=True) if terminal else None
 
@@ -124,6 +117,27 @@ class Display:
         if self.live:
             self.live.stop()
         self.stopping.__exit__()
+
+    def __rich__(self) -> Any:
+        raise NotImplementedError
+
+
+class Display(Drawn):
+    """Shows a run. Hears what `run_experiment` tells: a step begins, is done, or has come further.
+
+    Args:
+        steps: The names of all steps, in order.
+        batch_sizes: Step -> rows that one unit of its progress stands for, where it counts batches.
+    """
+
+    def __init__(self, steps: Sequence[str], batch_sizes: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self.batch_sizes = batch_sizes or {}
+        self.waiting = list(steps)
+        self.num_steps = len(self.waiting)
+        self.num_done = 0
+        self.running: dict[str, _Running] = {}
+        self.spinner = Spinner("dots", style="cyan")
 
     # -- what the run tells --------------------------------------------------------------------------
 

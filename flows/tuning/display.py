@@ -5,23 +5,21 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flows.live import Stopping, figures
-from flows.show import console, figure, seconds, table
+from flows.live import Drawn, figures
+from flows.show import figure, seconds, table
 from ftlib.progress import Progress
 from ftlib.tuning.naming import STATES, short_names, shown
 
 MARKS = {"complete": ("✓ ", "green"), "pruned": ("↓ ", "yellow"), "failed": ("✗ ", "red")}
 
 
-class Display:
+class Display(Drawn):
     """Shows a search.
 
     Args:
@@ -30,28 +28,12 @@ class Display:
     """
 
     def __init__(self, paths: Sequence[str], num_trials: int) -> None:
+        super().__init__(signal.SIGTERM)
         self.names = short_names(paths)
         self.num_trials = num_trials
         self.num_done = 0
         self.best: float | None = None
         self.running: dict[int, Text] = {}
-        self.console = console(stderr=True)
-        self.started = time.monotonic()
-        self.stopping = Stopping(signal.SIGTERM)
-        self.live = Live(self, console=self.console, transient=True) if self.console.is_terminal else None
-
-    def __enter__(self) -> Self:
-        self.stopping.__enter__()
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live:
-            self.live.stop()
-        self.stopping.__exit__()
 
     def resumed(self, num_done: int, killed: Sequence[int], best: float | None) -> None:
         """Say where an earlier process left off."""
