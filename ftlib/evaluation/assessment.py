@@ -138,13 +138,9 @@ class Contest:
         """Return the interval of a model's value."""
         return interval(self.resampled[name], self.confidence)
 
-    def standard_error(self, name: str, other: str) -> float:
-        """Return the standard error of the difference between two models."""
-        import numpy as np
-
-        differences = self.resampled[name] - self.resampled[other]
-        differences = differences[np.isfinite(differences)]
-        return float(differences.std()) if len(differences) else 0.0
+    def lead(self, name: str, other: str) -> list[float] | None:
+        """Return the interval of the difference between two models; None where it is undefined."""
+        return interval(self.resampled[name] - self.resampled[other], self.confidence)
 
     def difference(self, name: str, other: str) -> Difference:
         """Return one model against another: McNemar's test where rows are right or wrong, else the bootstrap."""
@@ -155,7 +151,7 @@ class Contest:
             metric=self.metric,
             values=(self.values[name], self.values[other]),
             gain=gain,
-            interval=interval(differences, self.confidence),
+            interval=self.lead(name, other),
             p_value=self._mcnemar(name, other) if by_row else paired_bootstrap_p_value(differences, gain),
             test="exact McNemar" if by_row else "paired bootstrap",
         )

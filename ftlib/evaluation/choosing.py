@@ -1,11 +1,12 @@
 """How the best of several models is chosen, on validation alone.
 
 Models are ranked by the metric on validation, where a fusion's scores are out of fold. A small validation split cannot
-tell good models apart by it: accuracy moves in steps of one row, a correlation by chance. So all that lie within one
-standard error of the leader (of the paired difference, by bootstrap) count as tied, as in the one-standard-error rule
-of Breiman et al. (1984), "Classification and Regression Trees", section 3.4.3, and among them the lowest loss on
-validation wins (the target's `proper_loss`: log-loss, which sees every row's probability; the error of numbers). Of
-models that are exactly equal, as a fusion that came down to one member is to it, the cheaper one wins.
+tell good models apart by it: accuracy moves in steps of one row, a correlation by chance. So all that it does not show
+to be worse than the leader count as tied: those whose difference from it (paired, by bootstrap) has zero in its
+interval. One standard error would not do: a model that answers nearly as the leader does would be left out for three
+rows of seven hundred, and one that answers otherwise be kept. Among the tied the lowest loss on validation wins (the
+target's `proper_loss`: log-loss, which sees every row's probability; the error of numbers). Of models that are exactly
+equal, as a fusion that came down to one member is to it, the cheaper one wins.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def choose(contest: Contest, costs: Mapping[str, float]) -> str:
     leader = max(costs, key=values.__getitem__)
 
     def is_tied(name: str) -> bool:
-        behind = values[leader] - values[name]
-        return behind == 0 or behind <= contest.standard_error(leader, name)
+        lead = contest.lead(leader, name)
+        return values[leader] == values[name] or (lead is not None and lead[0] <= 0 <= lead[1])
 
     def rank(name: str) -> tuple[float, float]:
         loss = value_of(target.proper_loss, contest.scores[name], contest.references, target)

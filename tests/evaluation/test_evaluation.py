@@ -180,17 +180,18 @@ def test_a_clearly_better_model_is_chosen(tmp_path):
     assert summary["best_member"] == "strong"
 
 
-def test_models_that_validation_cannot_tell_apart_are_chosen_by_log_loss(tmp_path):
-    """One more row right, but wildly overconfident: within one standard error, so the calibrated one wins."""
+@pytest.mark.parametrize(("num_wrong", "best"), [(21, "modest"), (23, "modest"), (32, "bold")])
+def test_models_that_validation_cannot_tell_apart_are_chosen_by_log_loss(tmp_path, num_wrong: int, best: str):
+    """Some more rows right, but wildly overconfident: by three it is not shown to be better, by twelve it is."""
     found = folders(tmp_path, "two_labels", noise={"bold": 1.0, "modest": 1.0}, fusions={})
     references = gold(found, "validation")
     sure = 2.0 * np.eye(2)[references.values] - 1
-    for name, wrong, scale in (("bold", 20, 30.0), ("modest", 21, 1.0)):
+    for name, wrong, scale in (("bold", 20, 30.0), ("modest", num_wrong, 1.0)):
         logits = scale * sure
         logits[:wrong] *= -1
         write_predictions(found.members[name]["validation"], references.row_ids, logits)
     summary = found.evaluate().summary
-    assert summary["best"]["name"] == "modest"
+    assert summary["best"]["name"] == best
     assert summary["best"]["kind"] == "member"
     assert summary["best_fusion"] is None
 
