@@ -38,6 +38,8 @@ class Masks:
         self.seed = seed
         self.at_step(0)
         self.is_on = True
+        self.is_used = False
+        """Whether dropout draws from here at all."""
 
     def at_step(self, step: int) -> None:
         """Start the stream of an optimizer step."""
@@ -80,6 +82,7 @@ def cheap_dropout(model: nn.Module, seed: int, *, is_cheap: bool = True) -> Iter
     if not is_cheap or next(model.parameters()).device.type != "cpu":
         yield masks
         return
+    masks.is_used = True
     changed = [m for m in model.modules() if type(m) is nn.Dropout and m.p > 0]
     for module in changed:
         module.forward = _forward(module, masks)  # type: ignore[method-assign]

@@ -15,10 +15,11 @@ class Record:
         metric: What the best weights are chosen by.
         patience: Validation passes without a better score before stopping; None never stops.
         higher_is_better: Whether a larger value of the metric is a better one.
+        keeps_last: Whether the newest weights are kept, not the best ones.
         history: See `ftlib.training.TrainResult`.
-        best: The best validation pass: "validation_loss" and metrics; {} before the first.
+        best: The validation pass whose weights are kept: "validation_loss" and metrics; {} before the first.
         best_step: When it was; 0 before the first.
-        num_worse: Validation passes since.
+        num_worse: Validation passes since the best one.
         loss_sum: Sum of the losses since the last point of the curve.
         loss_count: How many they are.
     """
@@ -26,6 +27,7 @@ class Record:
     metric: str
     patience: int | None
     higher_is_better: bool = True
+    keeps_last: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     best_step: int = 0
@@ -53,12 +55,13 @@ class Record:
         """Add a validation pass; return whether it is the best so far (on equal scores, the lower loss)."""
         if not metrics:
             return False
+        earlier = [self._rank(row) for row in self.history if "validation_loss" in row]
+        is_best = not earlier or self._rank(metrics) > max(earlier)
         self.history.append({"step": step, "epoch": epoch, **metrics})
-        if self.best_step and self._rank(metrics) <= self._rank(self.best):
-            self.num_worse += 1
-            return False
-        self.best, self.best_step, self.num_worse = dict(metrics), step, 0
-        return True
+        self.num_worse = 0 if is_best else self.num_worse + 1
+        if is_best or self.keeps_last:
+            self.best, self.best_step = dict(metrics), step
+        return is_best
 
     @property
     def should_stop(self) -> bool:

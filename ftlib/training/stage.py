@@ -66,7 +66,11 @@ class Training(Section):
     """Penalties, noise and averages against learning rows by heart; all off unless set."""
 
     evaluations_per_epoch: int = Field(1, ge=1)
-    """Validation passes an epoch; the best one's weights are kept."""
+    """Validation passes an epoch."""
+
+    load_best_model_at_end: bool = True
+    """Keep the weights of the best validation pass; false: those of the last one, which learned longest. With few
+    validation rows and few epochs the best pass is often the luckiest, and the last one better on other rows."""
 
     early_stopping_patience: int | None = Field(3, ge=1)
     """Stop after this many validation passes without a better score; null never stops."""

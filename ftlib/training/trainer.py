@@ -29,6 +29,7 @@ from ftlib.training.batches import ROWS, Rows
 from ftlib.training.course import Phase
 from ftlib.training.dropout import cheap_dropout
 from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
+from ftlib.training.frozen_layers import quick_frozen_layers
 from ftlib.training.penalties import Penalties, Perturbation, Pull, dropout_of
 from ftlib.training.plan import Plan, laid_out
 from ftlib.training.precision import autocast, bfloat16_states, resolve
@@ -283,6 +284,7 @@ class StageTrainer(Trainer):
             stack.enter_context(dropout_of(self.model, settings.regularization.dropout))
             stack.enter_context(bfloat16_states(self.model))
             self.masks = stack.enter_context(cheap_dropout(self.model, self.plan.seed, is_cheap=is_cheap))
+            stack.enter_context(quick_frozen_layers(self.model, self.masks))
             self.model.train()
             try:
                 return super().train(*arguments, **keywords)
@@ -325,7 +327,7 @@ class StageTrainer(Trainer):
         return {f"validation_{name}": float(value) for name, value in found.items()}
 
     def keep_best(self) -> None:
-        """Write the weights as they are now: the best so far."""
+        """Write the weights as they are now: those that the stage ends with, unless a later pass is kept."""
         resumption.write_best(self.plan.scratch, self.learned, self.record.best_step)
 
     def load_best(self) -> None:
@@ -356,7 +358,8 @@ class StageTrainer(Trainer):
 def _record(plan: Plan) -> Record:
     metric = plan.problem.validation_metric
     higher = metric != "loss" and plan.problem.target.higher_is_better(metric)
-    return Record(metric, plan.settings.early_stopping_patience, higher_is_better=higher)
+    keeps_last = not plan.settings.load_best_model_at_end
+    return Record(metric, plan.settings.early_stopping_patience, higher_is_better=higher, keeps_last=keeps_last)
 
 
 class BatchLoader(DataLoader):

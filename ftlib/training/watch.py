@@ -73,7 +73,7 @@ class Watch(TrainerCallback):
         with trainer.averaged():
             metrics = trainer.validate()
             is_best = record.log_validation(step, epoch, metrics)
-            if is_best:
+            if record.best_step == step:
                 trainer.keep_best()
         if step <= trainer.course.last_start:
             record.num_worse = 0

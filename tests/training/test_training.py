@@ -65,6 +65,17 @@ def test_the_best_weights_of_all_validation_passes_are_kept(run_stage, problem, 
     assert (answers == rows.column("labels").to_numpy()).mean() == pytest.approx(best["validation_accuracy"])
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for(run_stage, problem):
+    settings = {"num_train_epochs": 6.0, "learning_rate": 3e-2, "early_stopping_patience": None}
+    result = run_stage(load_best_model_at_end=False, **settings)
+    last = [row for row in result.history if "validation_loss" in row][-1]
+    assert run_stage("other", **settings).figures["best_step"] < result.figures["best_step"] == last["step"] == 18
+    assert result.figures["best_validation_loss"] == last["validation_loss"]
+    rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
+    answers = contracts.logits(result.checkpoint, rows, problem).argmax(1)
+    assert (answers == rows.column("labels").to_numpy()).mean() == pytest.approx(last["validation_accuracy"])
+
+
 def test_training_stops_when_patience_is_over(run_stage):
     result = run_stage(num_train_epochs=30.0, learning_rate=5e-2, early_stopping_patience=2)
     assert result.figures["steps"] < 90
