@@ -157,8 +157,9 @@ def attend(
             module, query, key, value, attention_mask, dropout=rate, scaling=scaling, **others
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    kept = masks.keep(torch.Size((*query.shape[:3], key.shape[2])), dropout, value.dtype)
-    states = Attention.apply(query.to(value.dtype), key.to(value.dtype), value, attention_mask, kept, scale)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else value.dtype
+    kept = masks.keep(torch.Size((*query.shape[:3], key.shape[2])), dropout, dtype)
+    states = Attention.apply(query.to(dtype), key.to(dtype), value.to(dtype), attention_mask, kept, scale)
     return states.transpose(1, 2).contiguous(), None
 
 

@@ -29,13 +29,13 @@ def problem() -> Problem:
 def run_stage(tiny_model, problem, tmp_path):
     """Return a function that trains a tiny stage with any settings."""
 
-    def run(scratch: str = "scratch", **settings):
+    def run(scratch: str = "scratch", strategy: str = "full", **settings):
         start = tiny_model("bert", 0.1)  # building it draws random numbers: seed afterwards
         stage.set_seed(2)
         checkpoint = checkpoints.load(start, problem)
         rows = contracts.encoded_rows(problem, checkpoint.tokenizer, limit=None)
         defaults = {"learning_rate": 2e-3, "num_train_epochs": 3.0, "batch_size": 4, "precision": "float32"}
-        return stage.train(checkpoint, rows, rows, problem=problem, strategy=Strategy.named("full")(),
+        return stage.train(checkpoint, rows, rows, problem=problem, strategy=Strategy.named(strategy)(),
                               settings=Training(**{**defaults, **settings}), seed=2, scratch=tmp_path / scratch,
                               name="train-test")  # fmt: skip
 
@@ -63,6 +63,15 @@ def test_the_best_weights_of_all_validation_passes_are_kept(run_stage, problem, 
     rows = contracts.encoded_rows(problem, result.checkpoint.tokenizer, limit=None)
     answers = contracts.logits(result.checkpoint, rows, problem).argmax(1)
     assert (answers == rows.column("labels").to_numpy()).mean() == pytest.approx(best["validation_accuracy"])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["full", "partial", "lora", "ia3", "prefix", "prompt_tuning", "p_tuning"])
+def test_strategies_learn_with_dropout_in_either_precision(name, precision, run_stage):
+    """Prefixes are float32 beside keys and values in bfloat16."""
+    result = run_stage(name, strategy=name, precision=precision, num_train_epochs=1.0)
+    assert result.figures["steps"] == 3
+    assert all(np.isfinite(row["loss"]) for row in result.history if "loss" in row)
 
 
 def test_the_last_weights_are_kept_where_that_is_asked_for(run_stage, problem):
