@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from transformers.trainer import DEFAULT_CALLBACKS
 
-from benchmarks.training import Clock, Data, accuracy, add_data_options, examples, parse, read_data
+from benchmarks.training import Clock, Data, accuracy, add_data_options, parse, plain_trainer, read_data
 from ftlib.models import checkpoints
 from ftlib.prediction import describe, predict
 from ftlib.problems._learning import vectors
@@ -172,36 +172,26 @@ def replace_epochs(settings: Training, epochs: float) -> Training:
 
 def plain_rate(start: Path, teacher: Checkpoint, data: Data, options: argparse.Namespace, seed: int) -> float:
     """Return the rows a second of an epoch in which the teacher runs at each step."""
-    from transformers import DataCollatorWithPadding, TrainingArguments
-
     stage.set_seed(seed)
     checkpoint = checkpoints.load(start, data.problem)
     Strategy.model_validate(_student(options)).adapt(checkpoint.model, data.problem)
     with tempfile.TemporaryDirectory() as folder, checkpoints.quiet():
-        trainer = _plain_trainer()(
-            model=checkpoint.model,
-            args=TrainingArguments(
-                output_dir=folder,
-                learning_rate=options.student.learning_rate,
-                num_train_epochs=1.0,
-                per_device_train_batch_size=options.student.batch_size,
-                seed=seed,
-                save_strategy="no",
-                logging_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                dataloader_pin_memory=False,
-            ),
-            train_dataset=examples(data.train),
-            data_collator=DataCollatorWithPadding(checkpoint.tokenizer),
+        trainer = plain_trainer(
+            _with_teacher(),
+            checkpoint,
+            data,
+            output_dir=folder,
+            learning_rate=options.student.learning_rate,
+            num_train_epochs=1.0,
+            per_device_train_batch_size=options.student.batch_size,
+            seed=seed,
         )
         trainer.teacher, trainer.alpha, trainer.temperature = teacher.model.eval(), options.alpha, options.temperature
-        trainer.log = lambda *arguments, **keywords: None
         trainer.train()
     return Clock.later(len(data.train))
 
 
-def _plain_trainer() -> Any:
+def _with_teacher() -> Any:
     import torch
     from torch.nn import functional as F
     from transformers import Trainer

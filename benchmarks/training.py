@@ -199,35 +199,55 @@ def run_ours(start: Path, data: Data, options: argparse.Namespace, seed: int) ->
 
 def run_plain(start: Path, data: Data, options: argparse.Namespace, seed: int) -> Measured:
     """Fine-tune with transformers' Trainer as it comes; only its terminal output and checkpoints are left out."""
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import Trainer
 
     stage.set_seed(seed)
     checkpoint = checkpoints.load(start, data.problem)
     Strategy.model_validate(LEARNS[options.learns]).adapt(checkpoint.model, data.problem)
     with tempfile.TemporaryDirectory() as folder, checkpoints.quiet():
-        trainer = Trainer(
-            model=checkpoint.model,
-            args=TrainingArguments(
-                output_dir=folder,
-                learning_rate=options.learning_rate,
-                num_train_epochs=options.epochs,
-                per_device_train_batch_size=options.batch_size,
-                seed=seed,
-                save_strategy="no",
-                logging_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                dataloader_pin_memory=False,
-            ),
-            train_dataset=examples(data.train),  # type: ignore[arg-type]
-            data_collator=DataCollatorWithPadding(checkpoint.tokenizer),
+        trainer = plain_trainer(
+            Trainer,
+            checkpoint,
+            data,
+            output_dir=folder,
+            learning_rate=options.learning_rate,
+            num_train_epochs=options.epochs,
+            per_device_train_batch_size=options.batch_size,
+            seed=seed,
         )
-        trainer.log = lambda *arguments, **keywords: None  # type: ignore[method-assign]
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
     rate = len(data.train) * options.epochs / seconds
     return Measured(rate, Clock.later(len(data.train)), accuracy(checkpoint, data))
+
+
+def plain_trainer(kind: Any, checkpoint: Checkpoint, data: Data, **arguments: Any) -> Any:
+    """Return a plain Trainer of some kind; only its terminal output and its checkpoints are left out.
+
+    Args:
+        kind: transformers' Trainer, or a class of it.
+        checkpoint: What it trains.
+        data: Its training rows.
+        arguments: Of its TrainingArguments.
+    """
+    from transformers import DataCollatorWithPadding, TrainingArguments
+
+    trainer = kind(
+        model=checkpoint.model,
+        args=TrainingArguments(
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            **arguments,
+        ),
+        train_dataset=examples(data.train),
+        data_collator=DataCollatorWithPadding(checkpoint.tokenizer),
+    )
+    trainer.log = lambda *arguments, **keywords: None
+    return trainer
 
 
 def examples(table: pa.Table) -> list[dict[str, Any]]:

@@ -11,20 +11,9 @@ from markupsafe import Markup
 from ftlib.explaining.explain import Explanation
 from ftlib.problems._reading import AS_READ
 from ftlib.report import heat, words
+from ftlib.report.sheet import sheet
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ model }}: explanations</title>
-<style>{{ palette|safe }}{{ style|safe }}{{ own|safe }}</style>
-</head>
-<body>
-<main class="explained">
-<p class="eyebrow"><b><bdi>{{ model }}</bdi></b> &nbsp;·&nbsp; {{ method }}</p>
-<h1>What each {{ thing }} adds</h1>
+BODY = """<h1>What each {{ thing }} adds</h1>
 <p class="finding">Blue ones speak for the answer, orange ones against it; the stronger the colour, the more. {% if bars %}The bar reaches from the score of an empty input to that of the whole.{% else %}Beside the score of the whole stands that of an empty input.{% endif %}{% if whole %} They add up to the difference, within a hundredth.{% else %} By this method they need not add up to the difference.{% endif %}</p>
 {% for row in rows %}
 <article>
@@ -35,9 +24,6 @@ PAGE = """<!DOCTYPE html>
 <p class="soft small">{{ row.top }}{% if not row.is_exact %} The model fuses its members otherwise than by their weighted mean, which is what is explained here.{% endif %}</p>
 </article>
 {% endfor %}
-</main>
-</body>
-</html>
 """
 
 OWN = """
@@ -62,23 +48,19 @@ def page(model: str, found: Sequence[Explanation]) -> str:
         model: What the model is called.
         found: In the order to be shown.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    from ftlib.report import palette, style
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     whole = all(e.method == "integrated_gradients" for e in found)
     contents = {e.content for e in found}
-    return environment.from_string(PAGE).render(
-        model=model,
+    return sheet(
+        BODY,
+        name=model,
+        subject="explanations",
+        kind="explained",
+        eyebrow=found[0].method.replace("_", " ") if found else "",
+        own=OWN,
         thing="word" if contents <= {"words"} else "patch" if contents == {"the image"} else "word and patch",
         bars=any(e.scale == "probability" for e in found),
-        method=found[0].method.replace("_", " ") if found else "",
         whole=whole,
         rows=[_row(e) for e in found],
-        palette=palette.css(),
-        style=style.STYLE,
-        own=OWN,
     )
 
 

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ftlib.training.precision import product_dtype
+
 STEPS = 1 << 16
 """Values that 16 random bits take."""
 
@@ -157,7 +159,7 @@ def attend(
             module, query, key, value, attention_mask, dropout=rate, scaling=scaling, **others
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else value.dtype
+    dtype = product_dtype(value)
     kept = masks.keep(torch.Size((*query.shape[:3], key.shape[2])), dropout, dtype)
     states = Attention.apply(query.to(dtype), key.to(dtype), value.to(dtype), attention_mask, kept, scale)
     return states.transpose(1, 2).contiguous(), None

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from ftlib.training.precision import product_dtype
+
 if TYPE_CHECKING:
     from ftlib.training.dropout import Masks
 
@@ -65,10 +67,11 @@ class _Cast:
     def weight(self) -> Tensor:
         """Return the weight: cast where autocast would cast it, and it does not learn."""
         weight = self.layer.weight
-        if weight.requires_grad or weight.dtype != torch.float32 or not torch.is_autocast_enabled("cpu"):
+        dtype = product_dtype(weight)
+        if weight.requires_grad or weight.dtype != torch.float32 or dtype == torch.float32:
             return weight
         if self.kept is None or self.version != weight._version:
-            self.version, self.kept = weight._version, weight.detach().to(torch.get_autocast_dtype("cpu"))
+            self.version, self.kept = weight._version, weight.detach().to(dtype)
         return self.kept
 
 
@@ -92,7 +95,7 @@ def _with_update(module: Any, masks: Masks) -> Forward:
 
     def forward(values: Tensor) -> Tensor:
         weight, bias = base.weight(), module.base_layer.bias
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
+        dtype = product_dtype(values)
         ratio = dropout if module.training and masks.is_on else 0.0
         kept = masks.keep(values.shape, ratio, dtype) if ratio else None
         given = (values, weight, bias, down.weight, up.weight)

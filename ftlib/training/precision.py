@@ -47,6 +47,13 @@ def autocast(precision: Literal["float32", "bfloat16"], device: torch.device | N
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def product_dtype(values: torch.Tensor) -> torch.dtype:
+    """Return the format that values on a processor are multiplied in: autocast's while it is on, or their own."""
+    import torch
+
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
+
+
 @contextmanager
 def bfloat16_states(model: nn.Module) -> Iterator[None]:
     """Let hidden states be bfloat16 under autocast on a processor, while the context is open.

@@ -8,23 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlib.report import words
+from ftlib.report.sheet import sheet
 from ftlib.tuning import charts
 from ftlib.tuning.naming import STATES, short_names, shown
 from ftlib.tuning.study import Search, Trial, by_score
 
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ experiment }}: search</title>
-<style>{{ palette|safe }}{{ style|safe }}{{ own|safe }}</style>
-</head>
-<body>
-<main class="search">
-<p class="eyebrow"><b><bdi>{{ experiment }}</bdi></b> &nbsp;·&nbsp; {{ eyebrow }}</p>
-<h1><em>{{ score }}</em> validation {{ metric }}</h1>
+BODY = """<h1><em>{{ score }}</em> validation {{ metric }}</h1>
 <p class="finding">{% for sentence in sentences %}{{ sentence }} {% endfor %}</p>
 <section><h2>How it went</h2>
 <p class="lead">One mark a trial; the line is the best so far.</p>
@@ -46,9 +35,6 @@ PAGE = """<!DOCTYPE html>
 {% endfor %}</tbody></table></div>
 </section>
 <footer><p>Made by ftlib. Trials are judged on validation alone; of the test rows nothing was predicted. The best score is a little too good, as it was chosen for being so: what the model is worth, a run measures on test.</p></footer>
-</main>
-</body>
-</html>
 """
 
 OWN = """
@@ -83,17 +69,16 @@ class Found:
 
 def page(found: Found) -> str:
     """Return the page."""
-    from jinja2 import Environment, StrictUndefined
-
-    from ftlib.report import palette, style
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     names = short_names(dimension.path for dimension in found.search.space)
     scored = [trial for trial in found.trials if trial.score is not None]
     higher = found.search.higher_is_better
     shares = [(names[path], share) for path, share in found.importances.items()]
-    return environment.from_string(PAGE).render(
-        experiment=found.experiment,
+    return sheet(
+        BODY,
+        name=found.experiment,
+        subject="search",
+        kind="search",
+        own=OWN,
         eyebrow=f"search over {words.counted(len(names), 'parameter')}, {words.counted(len(found.trials), 'trial')}",
         metric=words.metric_name(found.metric),
         score=words.number(found.best.score),
@@ -104,9 +89,6 @@ def page(found: Found) -> str:
         slices=[(names[d.path], charts.slice_of(d, scored, found.best)) for d in found.search.space],
         names=list(names.values()),
         rows=[_row(trial, found) for trial in by_score(found.trials, higher_is_better=higher)],
-        palette=palette.css(),
-        style=style.STYLE,
-        own=OWN,
     )
 
 

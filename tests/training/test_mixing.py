@@ -11,20 +11,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ftlib import progress
 from ftlib.errors import UnsupportedError
 from ftlib.models import checkpoints
 from ftlib.models.siblings import attach, sibling
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
 from ftlib.training import stage
-from ftlib.training import watch as watching
 from ftlib.training.batches import BatchSize, Rows, training_batches
 from ftlib.training.mixed_rows import MixedSampler, counts, shares
 from ftlib.training.mixing import Uncertainty
 from ftlib.training.regularization import Regularization
 from ftlib.training.stage import TaskRows, Training
 from tests import contracts
+from tests.training.test_resumption import broken_off_after
 
 TinyModel = Callable[..., Path]
 MULTI_TASK, CONTINUAL, FULL = (Strategy.named(name) for name in ("multi_task", "continual", "full"))
@@ -252,10 +251,6 @@ def test_heads_of_all_tasks_are_trained_and_kept_and_answer_alike_when_opened_ag
     assert not any("other_heads" in name for name in result.checkpoint.model.state_dict())
 
 
-class BrokenOffError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", [pytest.param("multi_task", marks=pytest.mark.slow), "continual"])
 def test_a_mixed_stage_that_is_broken_off_resumes_to_the_same_bits(name: str, tiny_model: TinyModel, tmp_path: Path):
     start = tiny_model("bert", 0.1)
@@ -268,15 +263,8 @@ def test_a_mixed_stage_that_is_broken_off_resumes_to_the_same_bits(name: str, ti
         task, others = {"problem": WORDS, "task": "words"}, {"pairs": PAIRS, "main": SINGLE}
     averaged = {"regularization": Regularization(averaging="ema", ema_decay=0.8), "num_train_epochs": 2.0, **task}
     whole = trained(start, strategy, tmp_path / "a", others, **averaged)
-
-    def watch(event: progress.Progress) -> None:
-        if event.step == "train-test" and event.done >= 7:
-            raise BrokenOffError
-
-    with pytest.MonkeyPatch.context() as patch, progress.listen(watch):
-        patch.setattr(watching, "EMIT_SECONDS", 0.0)
-        with pytest.raises(BrokenOffError):
-            trained(start, strategy, tmp_path / "b", others, checkpoint_seconds=1e-9, **averaged)
+    with broken_off_after(7):
+        trained(start, strategy, tmp_path / "b", others, checkpoint_seconds=1e-9, **averaged)
     again = trained(start, strategy, tmp_path / "b", others, **averaged)
     assert again.history == whole.history
     assert same(again, whole)

@@ -26,7 +26,7 @@ from ftlib.training.regularization import Regularization
 from ftlib.training.stage import Training
 from tests import contracts
 from tests.problems.language_models import TinyModel
-from tests.training.test_resumption import BrokenOffError, watching
+from tests.training.test_resumption import broken_off_after
 
 PROBLEM = contracts.bound(Problem.named("text_classification")()).model_copy(update={"max_length": 96})
 
@@ -176,19 +176,10 @@ def trained(start: Path, scratch: Path, pause: float = 60.0, **others: Any) -> s
 
 
 def test_a_stage_with_all_of_them_resumes_to_the_same_weights(tiny_model: TinyModel, tmp_path: Path):
-    from ftlib import progress
-
     start = tiny_model("bert", 0.1)
     whole = trained(start, tmp_path / "a")
-
-    def watch(event: progress.Progress) -> None:
-        if event.step == "train-test" and event.done >= 7:
-            raise BrokenOffError
-
-    with pytest.MonkeyPatch.context() as patch, progress.listen(watch):
-        patch.setattr(watching, "EMIT_SECONDS", 0.0)
-        with pytest.raises(BrokenOffError):
-            trained(start, tmp_path / "b", pause=1e-9)
+    with broken_off_after(7):
+        trained(start, tmp_path / "b", pause=1e-9)
     again = trained(start, tmp_path / "b")
     assert again.history == whole.history
     ours, theirs = again.checkpoint.model.state_dict(), whole.checkpoint.model.state_dict()

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,8 +46,9 @@ class BrokenOffError(Exception):
     pass
 
 
-def interrupt_after(steps: int, start: Path, scratch: Path, out: Path, strategy: str = "full") -> None:
-    """Train in this process with a checkpoint at each step, and break off after a step."""
+@contextmanager
+def broken_off_after(steps: int) -> Iterator[None]:
+    """Break the training in the context off after a step."""
 
     def watch(event: progress.Progress) -> None:
         if event.step == "train-test" and event.done >= steps:
@@ -54,7 +57,13 @@ def interrupt_after(steps: int, start: Path, scratch: Path, out: Path, strategy:
     with pytest.MonkeyPatch.context() as patch, progress.listen(watch):
         patch.setattr(watching, "EMIT_SECONDS", 0.0)  # every step is told, so that it breaks off at the right one
         with pytest.raises(BrokenOffError):
-            run_stage.main(start, scratch, out, strategy, pause=1e-9)
+            yield
+
+
+def interrupt_after(steps: int, start: Path, scratch: Path, out: Path, strategy: str = "full") -> None:
+    """Train in this process with a checkpoint at each step, and break off after a step."""
+    with broken_off_after(steps):
+        run_stage.main(start, scratch, out, strategy, pause=1e-9)
 
 
 @pytest.fixture(scope="module")
