@@ -33,7 +33,10 @@ STAGES: dict[str, dict[str, Any]] = {
     "partial: head": {"strategy": {"name": "partial", "last_blocks": 0}, "training": {"learning_rate": 1e-2}},
     "partial: biases": {"strategy": {"name": "partial", "biases": True}, "training": {"learning_rate": 2e-3}},
     "layerwise_decay": {"training": {"learning_rate": 2e-4}},
-    "gradual_unfreezing": {"training": {"learning_rate": 5e-4}},
+    "gradual_unfreezing": {
+        "strategy": {"name": "gradual_unfreezing", "rate_divisor": 1.3},
+        "training": {"learning_rate": 2e-4},
+    },
     "adaptive_hierarchical": {"training": {"learning_rate": 2e-4}},
     "lora": {"strategy": {"name": "lora", "r": 16}, "training": {"learning_rate": 1e-3}},
     "ia3": {"training": {"learning_rate": 2e-2}},
