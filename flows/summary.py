@@ -75,7 +75,7 @@ def build(
         "fusions": [_fusion(f, run_ids) for f in evaluation["fusions"]],
         "best": _only(evaluation["best"], "name", "kind", "metric", "validation", "test", "interval"),
         "best_member": evaluation["best_member"],
-        "best_fusion": _best_fusion(evaluation),
+        "best_fusion": evaluation["best_fusion"],
         "transfer": transfer,
         "base_model": base_model,
         "slices": [entry for entry in evaluation.get("slices") or () if entry["is_named"]],
@@ -111,17 +111,6 @@ def _fusion(entry: Mapping[str, Any], run_ids: Mapping[str, str]) -> Summary:
 
 def _only(entry: Mapping[str, Any], *names: str) -> Summary:
     return {name: entry.get(name) for name in names}
-
-
-def _best_fusion(evaluation: Mapping[str, Any]) -> str | None:
-    """Return the fusion with the best validation score; of equal ones the cheaper."""
-    sign = 1 if evaluation["higher_is_better"] else -1
-
-    def rank(fusion: Mapping[str, Any]) -> tuple[float, float]:
-        score = fusion["metrics"]["validation"].get(evaluation["metric"])
-        return (sign * score if score is not None else float("-inf"), -(fusion.get("inference_cost_ratio") or 0))
-
-    return max(evaluation["fusions"], key=rank, default={"name": None})["name"]
 
 
 def base_choice(

@@ -274,6 +274,14 @@ def _choose(models: Sequence[_Model], results: _Results) -> _Model:
     return next(m for m in models if m.name == chosen)
 
 
+def _best_of(models: Sequence[_Model], best: _Model, results: _Results) -> _Model:
+    """Return the best of all where it is one of these, else the best of these.
+
+    By themselves they may have another leader, that fewer are shown to be worse than.
+    """
+    return best if best in models else _choose(models, results)
+
+
 # -- the summary ---------------------------------------------------------------------------------------
 
 
@@ -281,7 +289,7 @@ def _summary(results: _Results, best: _Model) -> dict[str, Any]:
     from ftlib.evaluation.error_analysis import disagreement
 
     target, test = results.targets["test"], results.references["test"]
-    best_member = _choose(results.members, results)
+    best_member = _best_of(results.members, best, results)
     return {
         "problem": results.problem.name,
         "target": target.kind,
@@ -293,7 +301,7 @@ def _summary(results: _Results, best: _Model) -> dict[str, Any]:
         "members": [_entry(model, results) for model in results.members],
         "fusions": [{**_entry(f, results), **_against(f, best_member, results)} for f in results.fusions],
         "best_member": best_member.name,
-        "best_fusion": _choose(results.fusions, results).name if results.fusions else None,
+        "best_fusion": _best_of(results.fusions, best, results).name if results.fusions else None,
         "best": _best(best, results),
         **_pictures(results, best),
         "slices": _slices(results, best),

@@ -159,6 +159,20 @@ def test_cost_is_that_of_the_members_that_are_used(tmp_path):
 # -- choosing ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("best", ["voting", "lora"])
+def test_the_best_of_all_is_the_best_of_its_kind(tmp_path, monkeypatch, best: str):
+    """Among fusions alone, or members alone, another one may lead, and so another be chosen."""
+
+    def choose(contest, costs):
+        return best if {"full", "averaging"} <= set(costs) else next(iter(costs))
+
+    monkeypatch.setattr("ftlib.evaluation.choosing.choose", choose)
+    summary = folders(tmp_path).evaluate().summary
+    assert summary["best"]["name"] == best
+    kinds = summary["best_member"], summary["best_fusion"]
+    assert kinds == (("full", best) if best == "voting" else (best, "averaging"))
+
+
 def test_the_test_split_has_no_say_in_the_choice(tmp_path):
     found = folders(tmp_path, rows={"validation": 120, "test": 60})
     before = found.evaluate().summary

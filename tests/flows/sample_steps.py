@@ -115,6 +115,7 @@ EVALUATION: dict[str, Any] = {
         }
     ],
     "best_member": "second",
+    "best_fusion": "averaging",
     "best": {
         "name": "averaging",
         "kind": "fusion",

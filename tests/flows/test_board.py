@@ -119,12 +119,3 @@ def test_the_report_s_plots_are_one_picture_that_needs_nothing_from_outside() ->
     assert "Accuracy of each model" in image
     assert not re.search(r"(href|src)=", image)
     assert plots_of("<html><body>no plot</body></html>") is None
-
-
-def test_of_equal_fusions_the_cheaper_one_is_best() -> None:
-    from flows.summary import _best_fusion
-
-    [fusion] = EVALUATION["fusions"]
-    cheaper = {**fusion, "name": "cheaper", "inference_cost_ratio": 1.5}
-    assert _best_fusion({**EVALUATION, "fusions": [fusion, cheaper]}) == "cheaper"
-    assert _best_fusion({**EVALUATION, "fusions": []}) is None
