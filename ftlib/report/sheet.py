@@ -36,10 +36,8 @@ def sheet(body: str, *, name: str, subject: str, kind: str, eyebrow: str, own: s
         own: Styles beside the report's.
         values: What `body` speaks of.
     """
-    from jinja2 import Environment, StrictUndefined
-
     from ftlib.report import palette, style
+    from ftlib.report.page import environment
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     given = {"name": name, "subject": subject, "kind": kind, "eyebrow": eyebrow, "own": own, **values}
-    return environment.from_string(TOP + body + BOTTOM).render(palette=palette.css(), style=style.STYLE, **given)
+    return environment().from_string(TOP + body + BOTTOM).render(palette=palette.css(), style=style.STYLE, **given)
