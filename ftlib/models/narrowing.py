@@ -25,12 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.errors import FtlibError
+from ftlib.models.exactness import Run, is_same, outcomes
 from ftlib.models.layers import backbone, block_lists, is_encoder_decoder, unwrapped
 
 if TYPE_CHECKING:
     from ftlib.training.batches import Rows
-
-    Run = Callable[[dict[str, Tensor]], Tensor]
 
 Place = Literal["first", "last"]
 
@@ -42,9 +41,6 @@ INTERFACES = ("sdpa", "ftlib_dropout")
 
 CHECKED = 4
 """Rows on which the result is compared."""
-
-TOLERANCE = 1e-4
-"""How far logits and gradients in float32 may be from those of the whole block, over their own size."""
 
 FEWEST_ROWS = 1024
 """Rows to be read, below which looking whether it may be used costs as much as it saves."""
@@ -265,12 +261,12 @@ def found(model: Any, rows: Rows, run: Run, learning: Sequence[nn.Parameter] = (
         if _is_watched(model):
             return None
         batches = [rows.batch(chosen) for chosen in _samples(rows)]
-        expected = _outcomes(run, batches, learning)
+        expected = outcomes(run, batches, learning)
         for place in _places(model, rows):
             narrowing = Narrowing(model, place)
             with narrowing.applied():
-                results = _outcomes(run, batches, learning)
-            if _is_same(results, expected):
+                results = outcomes(run, batches, learning)
+            if is_same(results, expected):
                 return narrowing
         logger.info("the last block is not narrowed: the head reads more than one place of it.")
     except (FtlibError, RuntimeError, TypeError, IndexError, ValueError, AttributeError) as reason:
@@ -300,31 +296,3 @@ def _places(model: Any, rows: Rows) -> Iterator[Place]:
     yield "first"
     if "input_ids" in rows.lists and not np.any(rows.input_ids.flat == unwrapped(model).config.pad_token_id):
         yield "last"
-
-
-def _outcomes(run: Run, batches: Sequence[dict[str, Tensor]], learning: Sequence[nn.Parameter]) -> list[list[Tensor]]:
-    """Return logits of all batches, and of the first one gradients, too."""
-    return [_outcome(run, batch, () if number else learning) for number, batch in enumerate(batches)]
-
-
-def _outcome(run: Run, batch: dict[str, Tensor], learning: Sequence[nn.Parameter]) -> list[Tensor]:
-    """Return logits, and the gradients of a sum of them, each weighted at random."""
-    with torch.set_grad_enabled(bool(learning)):
-        logits = run(batch)
-        if not learning:
-            return [logits]
-        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
-        gradients = torch.autograd.grad((logits * weights).sum(), list(learning), allow_unused=True)
-    return [logits.detach(), *(torch.zeros(()) if one is None else one for one in gradients)]
-
-
-def _is_same(results: list[list[Tensor]], expected: list[list[Tensor]]) -> bool:
-    """Return whether all is equal but for rounding; and rows' logits must differ, where they alone are to tell."""
-    for pair in zip(results, expected, strict=True):
-        largest = max((float(value.norm()) for value in pair[1][1:]), default=0.0)
-        for number, (one, other) in enumerate(zip(*pair, strict=True)):
-            slack = 0.1 * largest if number else 0.0  # some gradients are zero but for rounding: biases of keys
-            if not float((one - other).norm()) <= TOLERANCE * (float(other.norm()) + slack):
-                return False
-    logits = expected[0][0]
-    return len(expected[0]) > 1 or bool((logits - logits[:1]).norm() > 10 * TOLERANCE * logits.norm())

@@ -1,8 +1,9 @@
 """Batches of similar length: which rows go together, and how they become tensors.
 
 Random batches of 32 SST-2 rows hold 52 tokens a row where 25 are real. Rows of similar length together waste
-almost nothing, and which rows those are is a function of the seed and the epoch alone, so that a
-resumed run meets the same batches.
+almost nothing, but a gradient of one length costs accuracy (docs/benchmarks.md). Where a model can work on two lengths
+at once (`unpadding`), half of a batch are short rows and half are long ones. Which rows those are is a function of the
+seed and the epoch alone, so that a resumed run meets the same batches.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ class BatchSize:
         rows: Rows a batch; one batch holds the remainder.
         tokens: The most tokens of a batch, padding included, so that those of long rows hold fewer rows; a row that is
             longer is a batch by itself. None: any number.
+        num_lengths: Of the rows of a batch: 1, or 2 with short rows before long ones; of batches within a number of
+            tokens it is 1.
     """
 
     rows: int
     tokens: int | None = None
+    num_lengths: int = 1
 
     def number(self, lengths: np.ndarray) -> int:
         """Return how many batches an epoch has, the same in each."""
@@ -66,7 +70,7 @@ class BatchSize:
 
 
 def training_batches(lengths: np.ndarray, batch_size: BatchSize, *, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return an epoch's batches: rows of similar length, drawn anew for each epoch, in random order.
+    """Return an epoch's batches: rows of one or two lengths, drawn anew for each epoch, in random order.
 
     Args:
         lengths: Tokens of each row, shape (num_rows,).
@@ -77,8 +81,28 @@ def training_batches(lengths: np.ndarray, batch_size: BatchSize, *, seed: int, e
     random = np.random.default_rng([seed, epoch])
     blurred = lengths * random.uniform(1 - JITTER, 1 + JITTER, len(lengths))
     order = np.argsort(blurred, kind="stable")
-    batches = [batch for batch in np.split(order, batch_size.cuts(lengths, random)) if len(batch)]
+    if batch_size.num_lengths > 1 and batch_size.tokens is None and len(order) >= 2 * batch_size.rows > 2:
+        batches = _of_two_lengths(order, batch_size.rows, random)
+    else:
+        batches = [batch for batch in np.split(order, batch_size.cuts(lengths, random)) if len(batch)]
     return [batches[i] for i in random.permutation(len(batches))]
+
+
+def _of_two_lengths(order: np.ndarray, num_rows: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Return batches of which half the rows are of the shorter half of all, each half of one length.
+
+    Args:
+        order: Rows by their length.
+        num_rows: Of a batch; one of rows of one length holds the remainder.
+        random: Decides which lengths meet.
+    """
+    number, remainder = divmod(len(order), num_rows)
+    at = num_rows * int(random.integers(number + 1))
+    rest, order = order[at : at + remainder], np.delete(order, np.s_[at : at + remainder])
+    half = num_rows // 2
+    short, long = order[: number * half].reshape(number, half), order[number * half :].reshape(number, num_rows - half)
+    pairs = zip(short, long[random.permutation(number)], strict=True)
+    return [np.concatenate(pair) for pair in pairs] + ([rest] if remainder else [])
 
 
 def reading_batches(lengths: np.ndarray, max_tokens: int = 8192, max_rows: int = 256) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the steps of a phase leave out: frozen blocks (`trunk`), and places that no head reads (`narrowing`)."""
+"""What the steps of a phase leave out: frozen blocks (`trunk`), places that no head reads (`narrowing`), padding."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ftlib.models import narrowing
+from ftlib.models.layers import block_lists
 from ftlib.problems.base import Problem
+from ftlib.training.dropout import cheap_dropout
 from ftlib.training.trunk import FILE, Trunk, built
+from ftlib.training.unpadding import Unpadding, is_right
 
 if TYPE_CHECKING:
     from ftlib.training.course import Phase
@@ -29,11 +32,33 @@ class Shortcuts:
         self.trainer = trainer
         self.trunk: Trunk | None = None
         self.narrowing: narrowing.Narrowing | None = None
+        self.unpadding: Unpadding | None = None
+        self.unpads = False
+
+    def num_lengths(self) -> int:
+        """Return how many lengths rows of a batch may have: two where blocks can work on both at once.
+
+        Checkpointed blocks cannot, nor can rows that share a line, but they learn from the same batches: neither is to
+        give another result.
+        """
+        trainer, model, problem = self.trainer, self.trainer.model, self.trainer.plan.problem
+        if type(problem).draw is not Problem.draw:
+            return 1
+        learning = [p for p in model.parameters() if p.requires_grad]
+        was_training, masks = model.training, trainer.masks
+        model.eval()
+        with masks.off(), nullcontext(masks) if masks.is_used else cheap_dropout(model, 0) as found:
+            is_usable = found.is_used and is_right(model, trainer.rows, self._exact_logits, learning)
+        model.train(was_training)
+        self.unpads = is_usable and masks.is_used and problem.reads_rows_as_encoded
+        return 2 if is_usable else 1
 
     def take(self, batch: dict[str, Any]) -> None:
         """Say which batch comes next."""
         if self.trunk is not None:
             self.trunk.take(batch)
+        if self.unpadding is not None:
+            self.unpadding.take(batch)
 
     def lay(self, phase: Phase) -> None:
         """Find and use what a phase has, in the place of what there was."""
@@ -48,6 +73,8 @@ class Shortcuts:
                 self._lay_trunk(learning)
             if num_steps * len(trainer.rows) >= narrowing.FEWEST_ROWS * plan.steps_per_epoch:
                 self._narrow(learning)
+        if self.unpads:
+            self._unpad()
         trainer.model.train()
 
     def _lay_trunk(self, learning: list[nn.Parameter]) -> None:
@@ -64,12 +91,23 @@ class Shortcuts:
         if self.narrowing is not None:
             self.narrowing.apply()
 
+    def _unpad(self) -> None:
+        """Let blocks that compute at all places work on two lengths at once."""
+        blocks = block_lists(self.trainer.model)[0]
+        first, stop = len(self.trunk.blocks) if self.trunk else 0, len(blocks) - (self.narrowing is not None)
+        if first < stop:
+            self.unpadding = Unpadding(blocks[first:stop], pad_left=self.trainer.rows.pad_left)
+            self.unpadding.apply()
+
     def _exact_logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         trainer = self.trainer
         return trainer.plan.problem.forward(trainer.model, trainer._prepare_inputs(batch)).float()  # type: ignore
 
     def lift(self) -> None:
-        """Let every block compute again, and at every place."""
+        """Let every block compute again, at every place, padding included."""
+        if self.unpadding is not None:
+            self.unpadding.lift()
+            self.unpadding = None
         if self.narrowing is not None:
             self.narrowing.lift()
             self.narrowing = None
@@ -81,7 +119,7 @@ class Shortcuts:
     def aside(self) -> Iterator[None]:
         """Let every block compute while the context is open: other rows are read."""
         with ExitStack() as stack:
-            for shortcut in (self.trunk, self.narrowing):
+            for shortcut in (self.trunk, self.narrowing, self.unpadding):
                 if shortcut is not None:
                     stack.enter_context(shortcut.aside())
             yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,8 +183,9 @@ class StageTrainer(Trainer):
     # -- data, optimizer, loss ---------------------------------------------------------------------
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the loader of similar-length batches."""
-        sampler = self.rows.sampler(self.plan.settings.batches, self.plan.seed)
+        """Return the loader of batches of similar length: of two where the model can work on both at once."""
+        batch_size = replace(self.plan.settings.batches, num_lengths=self.shortcuts.num_lengths())
+        sampler = self.rows.sampler(batch_size, self.plan.seed)
         generator = torch.Generator().manual_seed(0)  # the loader draws a number it does not use
         return BatchLoader(self.rows, batch_sampler=sampler, collate_fn=_as_it_is, generator=generator)  # type: ignore
 
