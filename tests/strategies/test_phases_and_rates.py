@@ -66,7 +66,7 @@ def by_hand(start: Path, rows: Any, rate_of: Any) -> dict[str, np.ndarray]:
     optimizer = torch.optim.AdamW([{"params": [p], "weight_decay": decays[n]} for n, p in named.items()], lr=RATE)
     step = 0
     for epoch in range(EPOCHS):
-        for batch in training_batches(given.lengths, BatchSize(BATCH), seed=3, epoch=epoch):
+        for batch in training_batches(given.lengths, BatchSize(BATCH, num_lengths=2), seed=3, epoch=epoch):
             optimizer.zero_grad()
             tensors = given.batch(batch)
             PROBLEM.loss(PROBLEM.forward(model, tensors), tensors).backward()
