@@ -65,10 +65,11 @@ class Run:
         members = [stage.name for stage in self.experiment.members()]
         best = self.evaluation["best"]["name"]
         together = best not in members and f"predict-{best}-test" in self.artifacts
-        folders = [self.folder(f"predict-{best if together else name}-test") for name in members]
+        asked = [best] if best in members else members  # where places are compared, each member's own are served
+        folders = [self.folder(f"predict-{best if together else name}-test") for name in asked]
         found = read_scores(folders, self.test_rows(), self.problem)
         if best in members:
-            return found.values[members.index(best)], found.layout
+            return found.values[0], found.layout
         combiner = type(fusions(self.experiment)[best]).load(self.folder(f"fuse-{best}"))
         return combiner(found.values, found.layout), found.layout
 

@@ -35,7 +35,7 @@ OFFSETS = (0.0, 4.0)
 """Biases of the dense layer with which an activation hands on numbers below 1: tanh with 0, ReLU and GELU with 4."""
 
 TOLERANCE = 0.05
-"""How far what the head reads may be from the mean, over its length: tanh bends the largest numbers a little."""
+"""How far what the head reads may be from the mean, or from what tanh makes of it, over its length."""
 
 
 def labels_whole_texts(problem: Problem) -> bool:
@@ -160,7 +160,7 @@ def _dense(model: PreTrainedModel) -> Any:
 
 
 def _error(model: PreTrainedModel, read: Callable[[dict[str, Tensor]], Tensor], offset: float) -> float:
-    """Return how far what the head reads is from the normed mean, at two texts, one of them padded."""
+    """Return how far what the head reads is from the normed mean, bent by tanh or not, at two texts, one padded."""
     import torch
 
     from ftlib.models.layers import block_list
@@ -179,4 +179,4 @@ def _error(model: PreTrainedModel, read: Callable[[dict[str, Tensor]], Tensor], 
     if found.shape != mean.shape:
         return float("inf")
     expected = torch.nn.functional.layer_norm(mean, mean.shape[-1:]) / mean.shape[-1] ** 0.5
-    return float((found - offset - expected).norm() / expected.norm())
+    return min(float((found - offset - one).norm() / one.norm()) for one in (expected, expected.tanh()))
