@@ -60,11 +60,10 @@ def forward_rows(
     model: Any, rows: Rows, problem: Problem, *, precision: Precision = "float32", watch: Watch | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield what `forward` does, of rows that are arrays already."""
-    import torch
 
     from ftlib.models import narrowing
     from ftlib.training.batches import reading_batches
-    from ftlib.training.precision import autocast, resolve
+    from ftlib.training.precision import reading
 
     model.eval()
     device = next(model.parameters()).device
@@ -76,7 +75,7 @@ def forward_rows(
     for indices in reading_batches(rows.lengths):
         batch = rows.batch(indices)
         applied = narrowed.applied() if narrowed else nullcontext()
-        with torch.inference_mode(), autocast(resolve(precision), device), applied:
+        with reading(precision, device), applied:
             logits = run(batch)
         if watch:
             watch(batch, logits)

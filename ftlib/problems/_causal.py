@@ -171,17 +171,16 @@ def _losses(
     problem: Problem, ensemble: Ensemble, batches: Sequence[Mapping[str, Tensor]], precision: Precision
 ) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
-    import torch
     from torch.nn import functional as F
 
-    from ftlib.training.precision import autocast, resolve
+    from ftlib.training.precision import reading
 
     logits = []
     for checkpoint, batch in zip(ensemble.checkpoints, batches, strict=True):
         model = checkpoint.model.eval()
         device = next(model.parameters()).device
         batch = {name: values.to(device) for name, values in batch.items() if not name.startswith("teacher_")}
-        with torch.inference_mode(), autocast(resolve(precision), device):
+        with reading(precision, device):
             logits.append(problem.forward(model, batch).float())
     labels = batches[0]["labels"].to(logits[0].device)
     found = F.cross_entropy(ensemble.mixed(logits), labels[labels != IGNORED], reduction="none")

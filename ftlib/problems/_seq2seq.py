@@ -220,17 +220,16 @@ def log_probabilities(
         batches: What each one reads, the same labels in all.
         precision: What to compute in.
     """
-    import torch
     from torch.nn import functional as F
 
-    from ftlib.training.precision import autocast, resolve
+    from ftlib.training.precision import reading
 
     found = []
     for checkpoint, batch in zip(ensemble.checkpoints, batches, strict=True):
         model = checkpoint.model.eval()
         device = next(model.parameters()).device
         batch = {name: values.to(device) for name, values in batch.items()}
-        with torch.inference_mode(), autocast(resolve(precision), device):
+        with reading(precision, device):
             found.append(problem.forward(model, batch).float())
     logits, labels = ensemble.mixed(found), batches[0]["labels"].to(found[0].device)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")

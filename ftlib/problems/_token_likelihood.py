@@ -71,17 +71,15 @@ def _read(
     problem: Problem, checkpoint: Checkpoint, rows: pa.Table, limit: int, precision: Precision, watch: Watch | None
 ) -> list[dict[str, np.ndarray]]:
     """Return what is kept of each row, batch by batch of similar length."""
-    import torch
-
     from ftlib.training.batches import Rows, reading_batches
-    from ftlib.training.precision import autocast, resolve
+    from ftlib.training.precision import reading
 
     model = checkpoint.model.eval()
     device = next(model.parameters()).device
     given = Rows.from_table(rows, checkpoint.tokenizer, problem)
     parts: list[dict[str, np.ndarray]] = [{}] * len(rows)
     for indices in reading_batches(given.lengths, rows_at_once(len(checkpoint.tokenizer))):
-        with torch.inference_mode(), autocast(resolve(precision), device):
+        with reading(precision, device):
             batch = {name: values.to(device) for name, values in given.batch(indices).items()}
             logits = problem.forward(model, batch).float()
         if watch:

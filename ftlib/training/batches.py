@@ -8,6 +8,7 @@ seed and the epoch alone, so that a resumed run meets the same batches.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -105,8 +106,23 @@ def _of_two_lengths(order: np.ndarray, num_rows: int, random: np.random.Generato
     return [np.concatenate(pair) for pair in pairs] + ([rest] if remainder else [])
 
 
-def reading_batches(lengths: np.ndarray, max_tokens: int = 8192, max_rows: int = 256) -> list[np.ndarray]:
-    """Return batches for reading rows once: longest first, as many rows as `max_tokens` padded tokens allow."""
+@functools.cache
+def tokens_at_once() -> int:
+    """Return how many tokens are read at once: on a processor so few that hidden states stay in its caches."""
+    import torch
+
+    return 8192 if torch.cuda.is_available() else 2048
+
+
+def reading_batches(lengths: np.ndarray, max_tokens: int | None = None, max_rows: int = 256) -> list[np.ndarray]:
+    """Return batches for reading rows once: longest first, as many rows as `max_tokens` padded tokens allow.
+
+    Args:
+        lengths: Tokens of each row, shape (num_rows,).
+        max_tokens: Of a batch; None: `tokens_at_once`.
+        max_rows: Of a batch.
+    """
+    max_tokens = max_tokens or tokens_at_once()
     order = np.argsort(-lengths, kind="stable")
     return np.split(order, np.cumsum(_sizes(lengths[order], max_tokens, max_rows))[:-1]) if len(order) else []
 

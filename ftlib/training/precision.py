@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,7 +36,7 @@ def multiplies_bfloat16() -> bool:
 
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(_processor_flags() & FAST_FLAGS)
+    return bool(processor_facts()[1] & FAST_FLAGS)
 
 
 def autocast(precision: Literal["float32", "bfloat16"], device: torch.device | None = None) -> Any:
@@ -45,6 +45,24 @@ def autocast(precision: Literal["float32", "bfloat16"], device: torch.device | N
 
     kind = device.type if device is not None else "cpu"
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def reading(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Let models on a device read and not learn while the context is open, in this precision.
+
+    Args:
+        precision: float32 is what plain transformers computes in.
+        device: Where the model is.
+    """
+    import torch
+
+    from ftlib.training.products import QuickProducts, is_onednn_faster
+
+    found = resolve(precision)
+    quick = found == "float32" and device.type == "cpu" and is_onednn_faster()
+    with torch.inference_mode(), autocast(found, device), QuickProducts() if quick else nullcontext():
+        yield
 
 
 def product_dtype(values: torch.Tensor) -> torch.dtype:
@@ -90,10 +108,16 @@ def _lowered(block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | 
     return arguments[0].bfloat16(), *arguments[1:]
 
 
-def _processor_flags() -> frozenset[str]:
+@cache
+def processor_facts() -> tuple[str, frozenset[str]]:
+    """Return who made the processor ("" where that is not told) and what Linux calls its abilities."""
+    facts: dict[str, str] = {}
     try:
         with open("/proc/cpuinfo") as lines:
-            found = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+            for line in lines:
+                name, _, value = line.partition(":")
+                facts.setdefault(name.strip().lower(), value)
     except FileNotFoundError:  # not Linux: float32 is right everywhere
-        return frozenset()
-    return frozenset(found.partition(":")[2].split())
+        pass
+    flags = facts.get("flags") or facts.get("features") or ""
+    return facts.get("vendor_id", "").strip(), frozenset(flags.split())
