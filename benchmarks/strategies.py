@@ -37,7 +37,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "strategy": {"name": "gradual_unfreezing", "rate_divisor": 1.3},
         "training": {"learning_rate": 2e-4},
     },
-    "adaptive_hierarchical": {"training": {"learning_rate": 2e-4}},
+    "adaptive_hierarchical": {"training": {"learning_rate": 1e-4}},
     "lora": {"strategy": {"name": "lora", "r": 16}, "training": {"learning_rate": 1e-3}},
     "ia3": {"training": {"learning_rate": 2e-2}},
     "prefix": {"strategy": {"name": "prefix", "num_virtual_tokens": 16}, "training": {"learning_rate": 1e-2}},

@@ -157,7 +157,7 @@ class Unpadding:
         self.parts = ()
         states = output[0] if isinstance(output, tuple) else output
         whole = states.new_zeros(self.shape[0] * self.shape[1], states.shape[-1])
-        padded = whole.index_copy(0, self.places, states[0]).view(*self.shape, -1)
+        padded = whole.index_copy(0, self.places, states.squeeze(0)).view(*self.shape, -1)
         return (padded, *output[1:]) if isinstance(output, tuple) else padded
 
     def _attend(
@@ -167,15 +167,15 @@ class Unpadding:
         assert self.inner is not None
         if not self.parts:
             return self.inner(module, query, key, value, mask, **others)
-        given, start = [], 0
-        for part in self.parts:
-            stop, shape = start + (part.stop - part.start) * part.length, (part.stop - part.start, part.length)
-            lines = (one[0, :, start:stop].unflatten(1, shape).transpose(0, 1) for one in (query, key, value))
-            seen = None if mask is None else part.of(mask, pad_left=self.pad_left)
-            given.append(self.inner(module, *lines, seen, **others)[0].flatten(0, 1))
-            start = stop
-        if start != key.shape[2]:
+        sizes = [(part.stop - part.start) * part.length for part in self.parts]
+        if sum(sizes) != key.shape[2]:
             raise FtlibError(f"{type(module).__name__} reads places of its own.")
+        lines = zip(self.parts, *(one.squeeze(0).split(sizes, 1) for one in (query, key, value)), strict=True)
+        given = []
+        for part, *laid in lines:
+            rows = (one.unflatten(1, (part.stop - part.start, part.length)).transpose(0, 1) for one in laid)
+            seen = None if mask is None else part.of(mask, pad_left=self.pad_left)
+            given.append(self.inner(module, *rows, seen, **others)[0].flatten(0, 1))
         return torch.cat(given).unsqueeze(0), None
 
 
