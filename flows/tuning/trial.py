@@ -141,7 +141,7 @@ def _computed(
 def num_passes(experiment: Experiment) -> dict[str, float]:
     """Return stage -> its validation passes, of those stages that learn the experiment's own task."""
     stages = [stage for stage in experiment.ordered_stages() if stage.task == MAIN]
-    return {s.name: s.training.num_train_epochs * s.training.evaluations_per_epoch for s in stages}
+    return {s.name: s.training.num_train_epochs * s.training.evaluations_per_epoch or 1.0 for s in stages}
 
 
 def most_passes(experiments: Sequence[Experiment]) -> dict[str, int]:

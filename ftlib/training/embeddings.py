@@ -14,6 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+BLOCK = 1024
+"""Rows of the table that are merged at a time: they stay in the caches."""
+
 
 class RowEmbedding(nn.Module):
     """An embedding whose `rows` are trained while the rest of its table stays.
@@ -40,6 +43,7 @@ class RowEmbedding(nn.Module):
         at = None if padding is None else int(places[padding])
         self.padding_place = None if at is None or at < 0 else at
         self.covers_all = False
+        self._gradient: Tensor | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -51,10 +55,22 @@ class RowEmbedding(nn.Module):
         places = self.places[input_ids]
         known = places >= 0
         if (self.training and self.covers_all) or bool(known.all()):
-            return nn.functional.embedding(places, self.rows, padding_idx=self.padding_place)
+            rows = self.rows
+            has_gradient = rows.is_leaf and rows.grad is not None  # to which a sparse one is added in place
+            return nn.functional.embedding(places, rows, padding_idx=self.padding_place, sparse=has_gradient)
         learned = nn.functional.embedding(places.clamp_min(0), self.rows)
         rest = nn.functional.embedding(input_ids, self.table.weight) * self.rest_scale.to(self.rows.dtype)
         return torch.where(known.unsqueeze(-1), learned, rest)
+
+    def keep_gradient(self) -> None:
+        """Have the next backward pass add to a gradient of zeros whose memory is kept from step to step.
+
+        A new one at each step, most of it zeros, costs its page faults: more time than its update.
+        """
+        if self.rows.is_leaf and self.rows.requires_grad and self.rows.grad is None:
+            if self._gradient is None:
+                self._gradient = torch.zeros_like(self.rows)
+            self.rows.grad = self._gradient.zero_()
 
     def decay(self, learning_rate: float, weight_decay: float) -> None:
         """Note an optimizer step: the rows that have no gradient decay by this factor."""
@@ -63,8 +79,18 @@ class RowEmbedding(nn.Module):
     @torch.no_grad()
     def merged(self) -> Tensor:
         """Return the whole table with what was learned in it."""
-        weight = (self.table.weight.double() * self.rest_scale).to(self.rows.dtype)
-        weight[self.ids] = self.rows.detach()
+        return self._merge_into(torch.empty_like(self.table.weight))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Write what was learned into the table itself."""
+        self._merge_into(self.table.weight)
+        self.rest_scale.fill_(1.0)
+
+    def _merge_into(self, weight: Tensor) -> Tensor:
+        for part, kept in zip(weight.split(BLOCK), self.table.weight.split(BLOCK), strict=True):
+            part.copy_(kept.double() * self.rest_scale)
+        weight[self.ids] = self.rows.detach().to(weight.dtype)
         return weight
 
 
@@ -79,8 +105,7 @@ def learn_rows(model: nn.Module, ids: Tensor) -> RowEmbedding:
 def restore(model: nn.Module) -> None:
     """Put plain word embeddings back, with what was learned in them."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]
-    with torch.no_grad():
-        embedding.table.weight.copy_(embedding.merged())
+    embedding.settle()
     model.set_input_embeddings(embedding.table)  # type: ignore[operator]
 
 

@@ -65,8 +65,8 @@ class Training(Section):
     regularization: Regularization = Regularization()
     """Penalties, noise and averages against learning rows by heart; all off unless set."""
 
-    evaluations_per_epoch: int = Field(1, ge=1)
-    """Validation passes an epoch."""
+    evaluations_per_epoch: int = Field(1, ge=0)
+    """Validation passes an epoch; 0: a single one, at the end, so that the last weights are kept."""
 
     load_best_model_at_end: bool = True
     """Keep the weights of the best validation pass; false: those of the last one, which learned longest. With few

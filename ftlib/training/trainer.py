@@ -246,6 +246,8 @@ class StageTrainer(Trainer):
         self.shortcuts.take(inputs)
         drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
         batch: Any = self._prepare_inputs(drawn)  # type: ignore[arg-type]
+        if self.embedding is not None:
+            self.embedding.keep_gradient()
         loss = self._learn(model, batch, 1.0) if self.is_whole else self._learn_in_parts(model, batch)
         self.penalties.add()
         self.record.add_loss(loss.item())

@@ -97,6 +97,12 @@ def test_validation_runs_as_often_as_asked_and_at_the_end(run_stage):
     assert result.figures["epochs"] == pytest.approx(5 / 3)
 
 
+def test_asked_for_none_validation_runs_once_at_the_end(run_stage):
+    result = run_stage(num_train_epochs=2.0, evaluations_per_epoch=0)
+    steps = [row["step"] for row in result.history if "validation_loss" in row]
+    assert steps == [result.figures["steps"]] == [result.figures["best_step"]]
+
+
 def test_a_stage_steps_through_batches_of_at_most_so_many_tokens(run_stage, problem, tiny_model, monkeypatch):
     read = []
     forward = type(problem).forward
