@@ -17,6 +17,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -77,22 +79,43 @@ def up(*, prefect_port: int = PREFECT_PORT, mlflow_port: int = MLFLOW_PORT) -> t
 def down() -> tuple[Server, ...]:
     """Stop what `up` started, with all its children; return what was running. Safe to call at any time."""
     with processes.only_one("servers.lock"):
-        running = processes.running()
+        running, going = processes.running(), _going()
+        prefect = next((s for s in running if s.name == "prefect"), None)
+        api = external_prefect() or (_api(prefect) if prefect else None)
         for server in sorted(running, key=lambda s: ORDER.index(s.name), reverse=True):
             processes.stop(server)
+            if server.name == "worker" and going and api:
+                _cancel(api, going)
         processes.forget()
     return tuple(running)
 
 
 def num_jobs() -> int:
     """Return how many scheduled runs the worker has going: each is a process of its own."""
+    return len(_going())
+
+
+def _going() -> set[str]:
+    """Return the flow runs that the worker has going, by the environment that it gives their processes."""
     import psutil
 
     worker = next((s for s in processes.running() if s.name == "worker"), None)
-    try:
-        return len(psutil.Process(worker.pid).children()) if worker else 0
-    except psutil.NoSuchProcess:
-        return 0
+    going = set()
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(worker.pid).children(recursive=True) if worker else []:
+            with suppress(psutil.Error):
+                going.add(child.environ().get("PREFECT__FLOW_RUN_ID", ""))
+    return going - {""}
+
+
+def _cancel(api: str, flow_runs: Collection[str]) -> None:
+    """Tell Prefect that these runs have ended: they were stopped before they could."""
+    message = "Stopped by `ftlib down`. Its finished steps are kept: the next run goes on from there."
+    state = {"type": "CANCELLED", "name": "Cancelled", "message": message}
+    begun = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
+    tasks = _post(f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [*flow_runs]}}, "task_runs": begun})
+    for path in [f"task_runs/{task['id']}" for task in tasks] + [f"flow_runs/{run}" for run in flow_runs]:
+        _post(f"{api}/{path}/set_state", {"state": state, "force": True})
 
 
 def status() -> tuple[Status, ...]:
@@ -289,8 +312,10 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _post(url: str) -> list[dict[str, object]]:
-    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+def _post(url: str, body: Mapping[str, object] | None = None) -> list[dict[str, object]]:
+    """Return the list that is answered; an empty one where none is, or nothing."""
+    data = json.dumps(body or {}).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=5) as response:
             answer = json.load(response)

@@ -46,7 +46,8 @@ def up() -> None:
 def down() -> None:
     """Stop what `ftlib up` started.
 
-    What the servers recorded is kept. A scheduled run that is going is stopped, too; its finished steps are kept.
+    What the servers recorded is kept. A scheduled run that is going is stopped, too, and Prefect told so; its
+    finished steps are kept.
     """
     from flows import servers
 

@@ -110,8 +110,43 @@ def test_a_scheduled_run_fires_by_itself_and_is_all_cached(
     assert {task.name: task.state_name for task in tasks} == {s["name"]: "Cached" for s in computed["steps"]}
 
 
-def first_finished(deployment_id: str, seconds: float = 240) -> tuple[Any, list[Any]]:
+@pytest.mark.slow
+def test_a_scheduled_run_that_is_stopped_with_the_servers_does_not_go_on_for_prefect(
+    running_servers: str, params: Path
+) -> None:
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    from flows.hybrid_finetune import settings
+
+    every = IntervalSchedule(interval=timedelta(seconds=15))
+    long = ["stages.full.training.num_train_epochs=5000"]
+    with settings(running_servers):
+        often = schedule.deploy(params, every, name="long", overrides=long, api=running_servers)
+        run, _ = first_run(often.deployment_id, lambda run, tasks: "train-full" in running(tasks))
+    assert servers.num_jobs() == 1
+    servers.down()
+    with servers.TemporaryServer() as server, settings(server.wait()):
+        stopped, tasks = first_run(often.deployment_id, lambda other, _: other.id == run.id)
+    assert stopped.state.name == "Cancelled"
+    assert "Stopped by `ftlib down`" in stopped.state.message
+    assert running(tasks) == set()
+
+
+def running(tasks: list[Any]) -> set[str]:
+    return {task.name for task in tasks if task.state_name == "Running"}
+
+
+def first_finished(deployment_id: str) -> tuple[Any, list[Any]]:
     """Return the deployment's first run that ended, and its task runs."""
+    run, _ = first_run(deployment_id, lambda run, _: run.state and run.state.is_final())
+    time.sleep(3)  # task runs reach the server behind their flow run
+    return first_run(deployment_id, lambda other, _: other.id == run.id)
+
+
+def first_run(
+    deployment_id: str, is_wanted: Callable[[Any, list[Any]], Any], seconds: float = 240
+) -> tuple[Any, list[Any]]:
+    """Wait for a run of the deployment that is as wanted; return it and its task runs."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         DeploymentFilter,
@@ -122,14 +157,14 @@ def first_finished(deployment_id: str, seconds: float = 240) -> tuple[Any, list[
     )
 
     deadline = time.monotonic() + seconds
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
     with get_client(sync_client=True) as client:
         while time.monotonic() < deadline:
-            wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
             runs = client.read_flow_runs(deployment_filter=wanted)
-            ended = [run for run in runs if run.state and run.state.is_final()]
-            if ended:
-                time.sleep(3)  # task runs reach the server behind their flow run
-                only = FlowRunFilter(id=FlowRunFilterId(any_=[ended[0].id]))
-                return ended[0], client.read_task_runs(flow_run_filter=only, task_run_filter=TaskRunFilter())
+            for run in runs:
+                only = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+                tasks = client.read_task_runs(flow_run_filter=only, task_run_filter=TaskRunFilter())
+                if is_wanted(run, tasks):
+                    return run, tasks
             time.sleep(0.5)
-    raise AssertionError(f"no run ended in {seconds:.0f} s; states: {[run.state_name for run in runs][:5]}")
+    raise AssertionError(f"no such run in {seconds:.0f} s; states: {[run.state_name for run in runs][:5]}")

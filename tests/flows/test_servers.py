@@ -24,6 +24,14 @@ PARENT = [
     "import subprocess, sys, time; subprocess.Popen(sys.argv[1:]); time.sleep(60)",
     *SLEEPER,
 ]
+# A worker gives each flow run a process, whose environment names the run; other children are none of its runs.
+WORKER = [
+    sys.executable,
+    "-c",
+    "import os, subprocess, sys, time; subprocess.Popen(sys.argv[1:])\n"
+    "subprocess.Popen(sys.argv[1:], env={**os.environ, 'PREFECT__FLOW_RUN_ID': 'a-run'}); time.sleep(60)",
+    *SLEEPER,
+]
 
 
 @pytest.fixture
@@ -59,7 +67,7 @@ def test_a_scheduled_run_that_is_stopped_with_the_worker_is_told(
 ) -> None:
     from flows.commands import machine
 
-    started(PARENT)
+    started(WORKER)
     assert wait_for(servers.num_jobs) == 1
     machine.down()
     said = capsys.readouterr().out.splitlines()
