@@ -5,17 +5,20 @@
     python -m benchmarks.strategies params/wnut17.yaml --strategies full,lora --seeds 5
 
 The params file says what the data are and how many epochs; its stages are left out. Each strategy is a stage of its own
-with the rates below, which were found on SST-2 (--rate-factor multiplies them all), keeps the best of all validation
-passes, and is measured on the test split. Every stage runs in a process of its own, whose largest resident memory is
-told. A strategy that cannot train the problem is told with its reason. Not here: few_shot, which is for a handful of
-rows (benchmarks.few_shot), and cloze and zero_shot, which need a base model that predicts words, or labels by prompts.
-Results are kept in the store ($FTLIB_HOME): run again, only what is new is computed.
+with the rates below, which were found on SST-2 (--rate-factor multiplies them all; --set stages.lora.strategy.r=32 sets
+anything of one), keeps the best of all validation passes, and is measured on the test split. Every stage runs in a
+process of its own, whose largest resident memory is told. A strategy that cannot train the problem, or not from the
+base model, is told with its reason. Strategies of several tasks have the training texts as their other task, a masked
+language model's: `multi_task` learns both at once, `continued_pretraining` is `full` after that task's stage (whose own
+seconds are not counted), and `continual` learns the labels after it without losing it. Results are kept in the store
+($FTLIB_HOME): run again, only what is new is computed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -47,11 +50,34 @@ STAGES: dict[str, dict[str, Any]] = {
         "strategy": {"name": "distillation", "teacher": "full", "student_blocks": 3},
         "training": {"learning_rate": 2e-4},
     },
+    "few_shot": {
+        "strategy": {"name": "few_shot", "max_pairs": 6000},
+        "training": {"learning_rate": 5e-5, "num_train_epochs": 1.0, "batch_size": 16},
+    },
+    "zero_shot": {},
+    "cloze": {
+        "strategy": {"name": "cloze", "template": "{text} It was {mask}."},
+        "training": {"learning_rate": 1e-4},
+    },
+    "continued_pretraining": {"strategy": "full", "start_from": "corpus", "training": {"learning_rate": 1e-4}},
+    "continual": {"strategy": "continual", "start_from": "corpus", "training": {"learning_rate": 1e-4}},
+    "multi_task": {
+        "strategy": {"name": "multi_task", "others": ["corpus"], "weights": {"corpus": 0.1}},
+        "training": {"learning_rate": 1e-4},
+    },
+    "corpus": {
+        "task": "corpus",
+        "strategy": {"name": "continued_pretraining", "head_ratio": 0.1},
+        "training": {"learning_rate": 1e-4, "num_train_epochs": 1.0},
+    },
 }
-"""What differs from a stage's defaults; what a name stands for before its colon is the strategy."""
+"""What differs from a stage's defaults. Its strategy is the name, up to a colon, unless another is given."""
 
-NEEDS = {"distillation": ("full",)}
+NEEDS = {"distillation": ("full",), "continued_pretraining": ("corpus",), "continual": ("corpus",)}
 """Stages that a strategy's own stage needs beside it."""
+
+ON_CORPUS = ("corpus", "continued_pretraining", "continual", "multi_task")
+"""Stages of an experiment that has the training texts as a second task."""
 
 
 def main() -> None:
@@ -60,7 +86,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measured(options, options.one, options.seed)))
         return
-    chosen = options.strategies.split(",") if options.strategies else list(STAGES)
+    chosen = options.strategies.split(",") if options.strategies else [name for name in STAGES if name != "corpus"]
     print(
         f"{'strategy':<24}{'score':>8}  {'95 % interval':<18}{'learns':>12}{'seconds':>9}{'peak MiB':>10}", flush=True
     )
@@ -81,7 +107,9 @@ def measured(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any
         experiment = _experiment(options, name, seed)
         folders, figures = _computed(experiment, name)
     except FtlibError as error:
-        return {"refused": str(error)}
+        return {"refused": re.sub(r"^--set stages=.*?\}\]: [\w.]+: ", "", str(error))}
+    if name == "corpus":
+        return {}
     problem = Problem.model_validate(read_json(folders["split"] / "problem.json"))
     rows = read_rows(folders["split"] / "test.parquet")
     scores = read_scores([folders[f"predict-{_stage_name(name)}-test"]], rows, problem)
@@ -98,13 +126,36 @@ def _experiment(options: argparse.Namespace, name: str, seed: int) -> Experiment
     from ftlib.params.loading import load_experiment
 
     stages = [_stage(stage, options.rate_factor) for stage in (*NEEDS.get(name, ()), name)]
-    overrides = [*options.overrides, f"stages={json.dumps(stages)}", "fusions=[]", f"seed={seed}"]
-    return load_experiment(options.params, overrides)
+    names = tuple(f"stages.{stage['name']}." for stage in stages)
+    of_stages = [text for text in options.overrides if text.startswith("stages.")]
+    given = [text for text in options.overrides if text not in of_stages]
+    if name in ON_CORPUS:
+        alone = load_experiment(options.params, [*given, "stages=[{name: full, strategy: full}]", "fusions=[]"])
+        given.append(f"tasks={json.dumps([_corpus(alone)])}")
+    given += [f"stages={json.dumps(stages)}", "fusions=[]", f"seed={seed}"]
+    return load_experiment(options.params, [*given, *(text for text in of_stages if text.startswith(names))])
+
+
+def _corpus(experiment: Experiment) -> dict[str, Any]:
+    """Return the task that reads the experiment's training texts.
+
+    Raises:
+        FtlibError: If its rows have no text.
+    """
+    data = experiment.data.model_dump(mode="json")
+    if "text" not in data["columns"]:
+        raise FtlibError(f"a second task of raw texts needs a column `text`; rows have {', '.join(data['columns'])}.")
+    data["columns"] = {"text": data["columns"]["text"]}
+    problem = {"name": "masked_language_modeling", "max_length": experiment.problem.max_length}
+    return {"name": "corpus", "problem": problem, "data": data}
 
 
 def _stage(name: str, rate_factor: float) -> dict[str, Any]:
-    training = {"learning_rate": STAGES[name]["training"]["learning_rate"] * rate_factor}
-    return {"strategy": name.partition(":")[0], **STAGES[name], "training": training, "name": _stage_name(name)}
+    stage = {"strategy": name.partition(":")[0], "training": {}, **STAGES[name], "name": _stage_name(name)}
+    if "learning_rate" in stage["training"]:
+        rate = stage["training"]["learning_rate"] * rate_factor
+        stage["training"] = {**stage["training"], "learning_rate": rate}
+    return stage
 
 
 def _stage_name(name: str) -> str:
@@ -118,7 +169,8 @@ def _computed(experiment: Experiment, name: str) -> tuple[dict[str, Path], dict[
     from ftlib.steps import executed, needed_for
 
     store, stage = state.store(), _stage_name(name)
-    steps = needed_for(f"predict-{stage}-test", graph.steps(experiment))
+    last = f"train-{stage}" if name == "corpus" else f"predict-{stage}-test"
+    steps = needed_for(last, graph.steps(experiment))
     outcomes = {
         step.step_name: outcome for step, outcome in executed(steps, store, scope=f"benchmark-{experiment.name}")
     }
@@ -162,7 +214,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("params", type=Path, help="a params file: its data, problem and base model")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--strategies", help=f"some of: {', '.join(STAGES)}; all unless given")
+    names = [name for name in STAGES if name != "corpus"]
+    parser.add_argument("--strategies", help=f"some of: {', '.join(names)}; all unless given")
     parser.add_argument("--rate-factor", type=float, default=1.0, help="what the learning rates are multiplied by")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
