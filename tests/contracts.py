@@ -187,6 +187,7 @@ def train_on_examples(
         "batch_size": 8,
         "lr_scheduler_type": "constant_with_warmup",
         "early_stopping_patience": None,
+        "load_best_model_at_end": False,  # the best may be from before the last weights were opened
         "precision": "float32",
         **settings,
     }

