@@ -175,6 +175,24 @@ class Target:
 
         return two_way_divergence(one, other)
 
+    def prior_logits(self, labels: np.ndarray, shape: LossShape = PLAIN) -> np.ndarray | None:
+        """Return the logits that suit labels best where nothing is known of a row: the bias of a new head.
+
+        Args:
+            labels: As `encode` gives them, perhaps with some that are not known.
+            shape: How they count; focal loss and smoothing aside.
+
+        Returns:
+            float32, shape (num_outputs,), rare labels as if they had been met once more; None where outputs have no
+            meaning before a row is read.
+        """
+        return None
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether labels say something before a row is read: whether `prior_logits` is there."""
+        return type(self).prior_logits is not Target.prior_logits
+
     @property
     def can_be_weighted(self) -> bool:
         """Whether labels may count differently: whether `balanced_weights` is there."""

@@ -58,6 +58,17 @@ class SingleLabel(Target):
         """Return the cross-entropy."""
         return cross_entropy(logits, labels, shape)
 
+    def prior_logits(self, labels: np.ndarray, shape: LossShape = PLAIN) -> np.ndarray:
+        """Return the logarithms of the labels' shares, around 0."""
+        import numpy as np
+
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.labels)).astype(np.float64)
+        if shape.class_weights is not None:
+            weighted = counts * shape.class_weights
+            counts = weighted * counts.sum() / max(weighted.sum(), SMALLEST)
+        logits = np.log(counts + 1)
+        return (logits - logits.mean()).astype(np.float32)
+
     def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
         """Return rows / (labels x rows of the label), as scikit-learn's "balanced"; 0 for a label without rows."""
         import numpy as np

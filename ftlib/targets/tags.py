@@ -113,6 +113,10 @@ class Tags(Target):
         known = labels != IGNORED
         return two_way_divergence(one[known], other[known])
 
+    def prior_logits(self, labels: np.ndarray, shape: LossShape = PLAIN) -> np.ndarray:
+        """Return the logarithms of the tags' shares of all words, around 0."""
+        return self._word.prior_logits(labels, shape)
+
     def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
         """Return words / (tags x words of the tag); 0 for a tag without words."""
         return self._word.balanced_weights(labels)

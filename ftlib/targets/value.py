@@ -65,6 +65,13 @@ class Value(Target):
         """Return the mean squared difference."""
         return (one.float() - other.float()).square().mean()
 
+    def prior_logits(self, labels: np.ndarray, shape: LossShape = PLAIN) -> np.ndarray | None:
+        """Return the mean of the numbers; None where none is known."""
+        import numpy as np
+
+        known = labels[~np.isnan(labels)]
+        return np.array([known.mean(dtype=np.float64)], np.float32) if len(known) else None
+
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the mean squared error to the teacher's numbers."""
         from torch.nn import functional as F

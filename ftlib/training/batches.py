@@ -259,6 +259,11 @@ class Rows:
         return self.lists["input_ids"]
 
     @property
+    def labels(self) -> np.ndarray:
+        """The labels of all rows, one after the other: shape (N,), or (N, num_labels) where each is a vector."""
+        return self.fixed["labels"] if "labels" in self.fixed else self.lists["labels"].flat
+
+    @property
     def lengths(self) -> np.ndarray:
         """Places that each row takes in the model: its tokens, as a rule."""
         return self.input_ids.lengths if self.places is None else self.places

@@ -21,6 +21,7 @@ from ftlib.models.siblings import Memory, attach, detach, follow
 from ftlib.targets.losses import PLAIN, LossShape
 from ftlib.training.batches import Rows
 from ftlib.training.mixed_rows import TASK, MixedRows, column_of
+from ftlib.training.priors import begin_at_frequencies
 from ftlib.training.trainer import Fitted, fit
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _as_score(problem: Problem, measured: Mapping[str, float]) -> float:
 
 
 def part_of(checkpoint: Checkpoint, rows: TaskRows, job: Job, weight: float = 1.0) -> Part:
-    """Return a task as a part of a mixture.
+    """Return a task as a part of a mixture; its head, where it is new, begins at its labels' frequencies.
 
     Args:
         checkpoint: The model with the task's head.
@@ -274,6 +275,8 @@ def part_of(checkpoint: Checkpoint, rows: TaskRows, job: Job, weight: float = 1.
     problem = rows.problem
     given = Rows.from_table(rows.train, checkpoint.tokenizer, problem)
     shape = _regularization(job, problem).shape(problem, given)
+    if job.settings.prior_bias:
+        begin_at_frequencies(checkpoint.model, problem, given, shape)
     return Part(problem, checkpoint, given, rows.validation, shape, weight)
 
 
@@ -308,7 +311,7 @@ def fit_together(
     attach(checkpoint.model, {task: one.model for task, (_, one) in siblings.items()}, *further)
     shaped = {"label_smoothing": 0.0, "focal_gamma": 0.0, "class_weights": None}  # each part has its own shape
     plain = job.settings.regularization.model_copy(update=shaped)
-    settings = job.settings.model_copy(update={"regularization": plain})
+    settings = job.settings.model_copy(update={"regularization": plain, "prior_bias": False})
     mixed = replace(job, problem=cast("Problem", mixture), settings=settings)
     try:
         fitted = fit(checkpoint, rows, mixture.own.validation, strategy, mixed, pulls)

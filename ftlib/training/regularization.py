@@ -97,8 +97,7 @@ class Regularization(Section):
         """
         weights = None
         if self.class_weights == "balanced":
-            labels = rows.fixed["labels"] if "labels" in rows.fixed else rows.lists["labels"].flat
-            weights = problem.target.balanced_weights(labels)
+            weights = problem.target.balanced_weights(rows.labels)
         elif self.class_weights is not None:
             weights = self._weights_by_name(problem.target)
         return LossShape(self.label_smoothing, self.focal_gamma, weights)

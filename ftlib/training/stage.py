@@ -62,6 +62,10 @@ class Training(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
 
+    prior_bias: bool = True
+    """Begin with the bias of a new head at the frequencies of the training labels (of numbers, at their mean), so that
+    the first steps need not teach every weight what is rare; nothing changes where all labels are as frequent."""
+
     regularization: Regularization = Regularization()
     """Penalties, noise and averages against learning rows by heart; all off unless set."""
 

@@ -33,6 +33,7 @@ from ftlib.training.frozen_layers import quick_frozen_layers
 from ftlib.training.penalties import Penalties, Perturbation, Pull, dropout_of
 from ftlib.training.plan import Plan, laid_out
 from ftlib.training.precision import autocast, bfloat16_states, resolve
+from ftlib.training.priors import begin_at_frequencies
 from ftlib.training.record import Record
 from ftlib.training.shortcuts import Shortcuts
 from ftlib.training.stage import Job
@@ -73,6 +74,8 @@ def fit(
     """
     model = checkpoint.model
     plan = laid_out(rows, strategy, job, pulls or {})
+    if plan.settings.prior_bias:
+        begin_at_frequencies(model, plan.problem, rows, plan.shape)
     embedding = _learn_rows_in_use(model, rows, job.problem)
     use_cache = getattr(model.config, "use_cache", None)
     with quiet():

@@ -31,6 +31,7 @@ SETTINGS = Training(
     num_train_epochs=EPOCHS,
     batch_size=BATCH,
     early_stopping_patience=None,
+    prior_bias=False,
     precision="float32",
 )
 

@@ -13,6 +13,7 @@ import torch
 
 from ftlib.errors import UnsupportedError
 from ftlib.models import checkpoints
+from ftlib.models.layers import head_parameters
 from ftlib.models.siblings import attach, sibling
 from ftlib.problems.base import Problem
 from ftlib.strategies.base import Strategy
@@ -205,9 +206,15 @@ def test_a_step_on_two_tasks_is_the_step_of_their_losses_by_hand(
     order = np.random.default_rng([3, 0, 2]).permutation([0, 1])
     every = {id(p): p for _, c in pairs.values() for p in c.model.parameters()}
     optimizer = torch.optim.AdamW(every.values(), lr=2e-3, weight_decay=0.0)
+    rows_of = {
+        t: Rows.from_table(task_rows(p, first.tokenizer).train, first.tokenizer, p) for t, (p, _) in pairs.items()
+    }
+    for name, (problem, checkpoint) in pairs.items():
+        prior = problem.target.prior_logits(rows_of[name].labels)
+        head_parameters(checkpoint.model)[-1].data[:] = torch.as_tensor(prior)
     for name in [["main", "words"][i] for i in order]:
         problem, checkpoint = pairs[name]
-        rows = Rows.from_table(task_rows(problem, first.tokenizer).train, first.tokenizer, problem)
+        rows = rows_of[name]
         batch = rows.batch(np.arange(len(rows)))
         optimizer.zero_grad()
         problem.loss(problem.forward(checkpoint.model, batch), batch).backward()
