@@ -86,11 +86,10 @@ def main() -> None:
     if options.one:
         print(json.dumps(measured(options, options.one, options.seed)))
         return
-    chosen = options.strategies.split(",") if options.strategies else [name for name in STAGES if name != "corpus"]
     print(
         f"{'strategy':<24}{'score':>8}  {'95 % interval':<18}{'learns':>12}{'seconds':>9}{'peak MiB':>10}", flush=True
     )
-    for name in chosen:
+    for name in options.strategies.split(","):
         runs = [_in_a_process(name, seed) for seed in range(1, options.seeds + 1)]
         print(_row(name, runs), flush=True)
 
@@ -215,12 +214,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("params", type=Path, help="a params file: its data, problem and base model")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     names = [name for name in STAGES if name != "corpus"]
-    parser.add_argument("--strategies", help=f"some of: {', '.join(names)}; all unless given")
+    parser.add_argument("--strategies", default=",".join(names), help=f"some of: {', '.join(names)}; all unless given")
     parser.add_argument("--rate-factor", type=float, default=1.0, help="what the learning rates are multiplied by")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = [name for name in options.strategies.split(",") if name not in names]
+    if unknown:
+        parser.error(f"--strategies: {', '.join(unknown)}: expected some of: {', '.join(names)}.")
+    return options
 
 
 if __name__ == "__main__":
