@@ -20,6 +20,8 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.choices import some_of
+
 if TYPE_CHECKING:
     from ftlib.params.experiment import Experiment
 
@@ -45,7 +47,7 @@ LEARNING_RATE = 1e-4
 def main() -> None:
     """Run every method with every seed and print what each task's score was and what was kept of it."""
     options = _options()
-    methods = options.methods.split(",") if options.methods else list(METHODS)
+    methods = options.methods
     lines: dict[str, list[dict[str, Any]]] = {name: [] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for seed in range(1, options.seeds + 1):
@@ -145,7 +147,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("params", type=Path, nargs="+", help="params files, in the order of learning: two or more")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="FILE.KEY=VALUE")
     parser.add_argument("--base-model", help="instead of the first file's")
-    parser.add_argument("--methods", help=f"some of: {', '.join(METHODS)}; all unless given")
+    parser.add_argument(
+        "--methods",
+        type=some_of("method", METHODS),
+        default=list(METHODS),
+        help=f"some of: {', '.join(METHODS)}; all unless given",
+    )
     parser.add_argument("--seeds", type=int, default=1)
     return parser.parse_args()
 

@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.choices import some_of
 from ftlib.errors import FtlibError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def main() -> None:
     print(
         f"{'strategy':<24}{'score':>8}  {'95 % interval':<18}{'learns':>12}{'seconds':>9}{'peak MiB':>10}", flush=True
     )
-    for name in options.strategies.split(","):
+    for name in options.strategies:
         runs = [_in_a_process(name, seed) for seed in range(1, options.seeds + 1)]
         print(_row(name, runs), flush=True)
 
@@ -214,16 +215,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("params", type=Path, help="a params file: its data, problem and base model")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     names = [name for name in STAGES if name != "corpus"]
-    parser.add_argument("--strategies", default=",".join(names), help=f"some of: {', '.join(names)}; all unless given")
+    parser.add_argument(
+        "--strategies",
+        type=some_of("strategy", names),
+        default=names,
+        help=f"some of: {', '.join(names)}; all unless given",
+    )
     parser.add_argument("--rate-factor", type=float, default=1.0, help="what the learning rates are multiplied by")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    unknown = [name for name in options.strategies.split(",") if name not in names]
-    if unknown:
-        parser.error(f"--strategies: {', '.join(unknown)}: expected some of: {', '.join(names)}.")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
+from benchmarks.choices import some_of
 from ftlib.data.encode import encode
 from ftlib.models import checkpoints
 from ftlib.models.checkpoints import Checkpoint
@@ -310,12 +311,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=5e-5)
-    parser.add_argument("--learns", default="all", help="which weights learn, or several: " + ",".join(LEARNS))
-    options = parse(parser)
-    options.learns = options.learns.split(",")
-    if not set(options.learns) <= set(LEARNS):
-        parser.error(f"--learns takes {', '.join(LEARNS)}; not {','.join(options.learns)}.")
-    return options
+    parser.add_argument(
+        "--learns",
+        type=some_of("choice", LEARNS),
+        default=["all"],
+        help="which weights learn, or several: " + ",".join(LEARNS),
+    )
+    return parse(parser)
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

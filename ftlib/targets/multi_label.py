@@ -88,6 +88,13 @@ class MultiLabel(Target):
         weights = 1.0 if shape.class_weights is None else np.asarray(shape.class_weights)
         return np.log((weights * counts + 1) / (total - counts + 1)).astype(np.float32)
 
+    def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
+        """Return rows without a label / rows with it; 1 for a label without rows."""
+        import numpy as np
+
+        counts, total = self._counts(labels)
+        return tuple(np.where(counts > 0, (total - counts) / np.maximum(counts, 1), 1.0).tolist())
+
     def _counts(self, labels: np.ndarray) -> tuple[np.ndarray, int]:
         """Return how many rows have each label, float64, and how many rows there are whose labels are known."""
         import numpy as np
@@ -95,13 +102,6 @@ class MultiLabel(Target):
         known = labels.reshape(-1, len(self.labels))
         known = known[~np.isnan(known).any(1)]
         return known.sum(0, dtype=np.float64), len(known)
-
-    def balanced_weights(self, labels: np.ndarray) -> tuple[float, ...]:
-        """Return rows without a label / rows with it; 1 for a label without rows."""
-        import numpy as np
-
-        counts, total = self._counts(labels)
-        return tuple(np.where(counts > 0, (total - counts) / np.maximum(counts, 1), 1.0).tolist())
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the binary cross-entropy with softened sigmoids, label by label, times the temperature squared."""

@@ -62,7 +62,7 @@ class SingleLabel(Target):
         """Return the logarithms of the labels' shares, around 0."""
         import numpy as np
 
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.labels)).astype(np.float64)
+        counts = self._counts(labels).astype(np.float64)
         if shape.class_weights is not None:
             weighted = counts * shape.class_weights
             counts = weighted * counts.sum() / max(weighted.sum(), SMALLEST)
@@ -73,8 +73,14 @@ class SingleLabel(Target):
         """Return rows / (labels x rows of the label), as scikit-learn's "balanced"; 0 for a label without rows."""
         import numpy as np
 
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.labels))
+        counts = self._counts(labels)
         return tuple((counts.sum() / (len(counts) * np.maximum(counts, 1)) * (counts > 0)).tolist())
+
+    def _counts(self, labels: np.ndarray) -> np.ndarray:
+        """Return how many rows have each label, int64, shape (num_labels,); those whose label is not known aside."""
+        import numpy as np
+
+        return np.bincount(labels[labels >= 0], minlength=len(self.labels))
 
     def distillation_loss(self, student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return the Kullback-Leibler divergence of softened probabilities, times the temperature squared."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def begin_at_frequencies(model: Any, problem: Problem, rows: Rows, shape: LossShape) -> bool:
+def begin_at_frequencies(model: Any, problem: Problem, rows: Rows, shape: LossShape) -> None:
     """Give the bias of a new head the logits that suit the labels best where nothing is known of a row.
 
     A bias that is not all zeros was trained and stays, and so does one that is frozen.
@@ -32,15 +32,11 @@ def begin_at_frequencies(model: Any, problem: Problem, rows: Rows, shape: LossSh
         problem: What is learned, its labels filled in.
         rows: Training rows.
         shape: How gold labels count.
-
-    Returns:
-        Whether there was such a bias.
     """
     target = problem.target
     logits = target.prior_logits(rows.labels, shape) if target.has_prior else None
     if logits is None:
-        return False
-    found = [p for p in head_parameters(model) if p.requires_grad and p.shape == logits.shape and not p.any()]
-    for bias in found[-1:]:
-        bias.copy_(torch.from_numpy(logits))
-    return bool(found)
+        return
+    new = [p for p in head_parameters(model) if p.requires_grad and p.shape == logits.shape and not p.any()]
+    if new:
+        new[-1].copy_(torch.from_numpy(logits))
