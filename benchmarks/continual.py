@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.choices import some_of
+from ftlib.errors import unknown
 
 if TYPE_CHECKING:
     from ftlib.params.experiment import Experiment
@@ -154,7 +155,12 @@ def _options() -> argparse.Namespace:
         help=f"some of: {', '.join(METHODS)}; all unless given",
     )
     parser.add_argument("--seeds", type=int, default=1)
-    return parser.parse_args()
+    options = parser.parse_args()
+    names = [path.stem for path in options.params]
+    for text in options.overrides:
+        if text.partition(".")[0] not in names:
+            parser.error(f"--set {text}: {unknown('params file', text.partition('.')[0], names)}")
+    return options
 
 
 if __name__ == "__main__":

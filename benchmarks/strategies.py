@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.choices import some_of
-from ftlib.errors import FtlibError
+from ftlib.errors import FtlibError, unknown
 
 if TYPE_CHECKING:
     from ftlib.params.experiment import Experiment
@@ -225,7 +225,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    stages = [_stage_name(name) for name in STAGES]
+    for text in options.overrides:
+        if text.startswith("stages.") and text.split(".")[1] not in stages:
+            parser.error(f"--set {text}: {unknown('stage', text.split('.')[1], stages)}")
+    return options
 
 
 if __name__ == "__main__":
