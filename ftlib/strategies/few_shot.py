@@ -104,7 +104,7 @@ class FewShot(Strategy):
         """Return the mean squared difference between pairs' cosine similarity and 1 (alike) or 0.
 
         Args:
-            logits: Vectors of the first texts, then, in the same order, of the second ones.
+            logits: Vectors of the texts, the two of each pair side by side, shape (2 * num_pairs, size).
             batch: Their labels.
             problem: What is learned.
             shape: Without effect: `check_settings` refuses all but the plain one.
@@ -113,10 +113,9 @@ class FewShot(Strategy):
 
         from ftlib.training.pairs import alike
 
-        half = len(logits) // 2
         labels = batch["labels"]
-        same = alike(labels[:half], labels[half:])
-        return mse_loss(cosine_similarity(logits[:half], logits[half:]), same.to(logits.dtype))
+        same = alike(labels[::2], labels[1::2])
+        return mse_loss(cosine_similarity(logits[::2], logits[1::2]), same.to(logits.dtype))
 
     def learn(self, checkpoint: Checkpoint, rows: pa.Table, validation: pa.Table, job: Job) -> Fitted:
         """Train on pairs, fit the head to the vectors of all rows, and measure it once."""

@@ -1,9 +1,9 @@
 """Batches of similar length: which rows go together, and how they become tensors.
 
 Random batches of 32 SST-2 rows hold 52 tokens a row where 25 are real. Rows of similar length together waste
-almost nothing, but a gradient of one length costs accuracy (docs/benchmarks.md). Where a model can work on two lengths
-at once (`unpadding`), half of a batch are short rows and half are long ones. Which rows those are is a function of the
-seed and the epoch alone, so that a resumed run meets the same batches.
+almost nothing, but a gradient of one length costs accuracy (docs/benchmarks.md). Where a model can work on several
+lengths at once (`unpadding`), half of a batch are short rows and half are long ones. Which rows those are is a function
+of the seed and the epoch alone, so that a resumed run meets the same batches.
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ftlib.training.batches import ROWS, Rows
+from ftlib.training.batches import ROWS, Rows, SimilarLengthSampler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+
+    from ftlib.training.batches import BatchSize, Sampler
 
 CANDIDATES = 10
 """How many pairs are looked at for one that is drawn, where there are too many to look at all."""
@@ -61,7 +63,7 @@ def distinct(rows: Rows) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pairs(Rows):
-    """Rows, of which a batch holds pairs: the first ones, then, in the same order, the second ones.
+    """Rows, of which a batch holds pairs: one after the other, the two rows of each side by side.
 
     Attributes:
         pairs: Places of rows, shape (num_pairs, 2).
@@ -74,13 +76,16 @@ class Pairs(Rows):
         """Return pairs of rows."""
         return cls(**{f.name: getattr(rows, f.name) for f in fields(Rows)}, pairs=pairs)
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """As many for each pair, so that batches are random: pairs of similar length repeat the same few texts."""
-        return np.full(len(self.pairs), 2 * int(super().lengths.max(initial=1)))
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sampler(self, batch_size: BatchSize, seed: int) -> Sampler:
+        """Return what draws random batches of an epoch: pairs of similar length repeat the same few texts."""
+        lengths = np.full(len(self.pairs), 2 * int(self.lengths.max(initial=1)))
+        return SimilarLengthSampler(lengths, replace(batch_size, num_lengths=1), seed)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, torch.Tensor]:
-        """Return the pairs at `indices` as one padded batch that says which they are."""
+        """Return the pairs at `indices` as one padded batch that says which they are, two lines for each."""
         import torch
 
-        return {**self.batch(self.pairs[np.asarray(indices)].T.reshape(-1)), ROWS: torch.as_tensor(indices)}
+        return {**self.batch(self.pairs[np.asarray(indices)].reshape(-1)), ROWS: torch.as_tensor(indices)}

@@ -92,7 +92,7 @@ class Shortcuts:
             self.narrowing.apply()
 
     def _unpad(self) -> None:
-        """Let blocks that compute at all places work on two lengths at once."""
+        """Let blocks that compute at all places work on several lengths at once."""
         blocks = block_lists(self.trainer.model)[0]
         first, stop = len(self.trunk.blocks) if self.trunk else 0, len(blocks) - (self.narrowing is not None)
         if first < stop:

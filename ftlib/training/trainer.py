@@ -261,7 +261,7 @@ class StageTrainer(Trainer):
         num_rows, size = len(batch[ROWS]), self.plan.settings.micro_batch_size or len(batch[ROWS])
         total = torch.zeros(())
         for start in range(0, num_rows, size):
-            part = {name: value[start : start + size] for name, value in batch.items()}
+            part = {name: _lines(value, num_rows, start, start + size) for name, value in batch.items()}
             self.shortcuts.take(part)
             share = len(part[ROWS]) / num_rows
             total += share * self._learn(model, part, share).cpu()
@@ -374,6 +374,12 @@ class BatchLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
+def _lines(values: Tensor, num_rows: int, start: int, stop: int) -> Tensor:
+    """Return the lines of some rows of a batch's column, which has as many for each row: two where rows are pairs."""
+    each = len(values) // num_rows
+    return values[start * each : stop * each]
 
 
 def _as_it_is(batch: Any) -> Any:

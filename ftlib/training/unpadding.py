@@ -1,9 +1,10 @@
-"""Rows of two lengths in one step, without padding: short and long rows go through the blocks laid end to end.
+"""Rows of several lengths in one step, almost without padding: they go through the blocks laid end to end.
 
 A batch of rows of one length has no padding, but its gradient speaks of that length alone, which costs accuracy
 (docs/benchmarks.md). So a step takes short rows and long ones. Between the embeddings and the head their places lie end
-to end in one line, shape (1, num_places, hidden_size), each part as wide as its own longest row: what works place by
-place, nearly all of a block, sees one large product, and attention is computed part by part, on views.
+to end in one line, shape (1, num_places, hidden_size), in parts of rows that are about as long, each part as wide as
+its own longest row: what works place by place, nearly all of a block, sees one large product, and attention is computed
+part by part, on views.
 
 It knows no architecture. It is used only where a few rows show that logits and gradients are the same; not where
 attention does not go through our function, where a block reads places of its own (a prefix), or where something else
@@ -33,47 +34,67 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+PART_COST = 16
+"""How many places more a step may have for one part less: attention runs once a part."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """Rows of a batch, from `start` to `stop`, that are as wide as the longest of themselves."""
+    """Some rows of a batch, as wide as the longest of themselves.
 
-    start: int
-    stop: int
+    Attributes:
+        rows: Which, shape (num_rows,).
+        length: Of the longest.
+    """
+
+    rows: Tensor
     length: int
+
+    @property
+    def num_places(self) -> int:
+        """Places of all rows, padding within the part included."""
+        return len(self.rows) * self.length
 
     def of(self, mask: Tensor, *, pad_left: bool) -> Tensor:
         """Return an attention mask of padded rows, shape (num_rows or 1, 1, length or 1, length), cut to the part."""
-        rows = mask[self.start : self.stop] if mask.shape[0] > 1 else mask
+        rows = mask[self.rows] if mask.shape[0] > 1 else mask
         places = slice(-self.length, None) if pad_left else slice(0, self.length)
         return rows[:, :, places if mask.shape[2] > 1 else slice(None), places]
 
 
-def parts_of(lengths: Tensor) -> tuple[Part, ...]:
-    """Return one part, or the two that hold the fewest places.
+def parts_of(lengths: Tensor, part_cost: int = PART_COST) -> tuple[Part, ...]:
+    """Return the parts that cost least.
 
     Args:
         lengths: Tokens of each row, shape (num_rows,).
+        part_cost: What a part costs beside its places, in places.
     """
-    num_rows = len(lengths)
-    before, after = lengths.cummax(0).values, lengths.flip(0).cummax(0).values.flip(0)
-    counts = torch.arange(1, num_rows, device=lengths.device)
-    places = counts * before[:-1] + (num_rows - counts) * after[1:]
-    if num_rows < 2 or int(places.min()) >= num_rows * int(before[-1]):
-        return (Part(0, num_rows, int(before[-1])),)
-    cut = int(places.argmin()) + 1
-    return Part(0, cut, int(before[cut - 1])), Part(cut, num_rows, int(after[cut]))
+    values, counts = torch.unique(lengths, return_counts=True)
+    wide, ends = values.cpu().numpy(), np.concatenate([[0], counts.cpu().numpy().cumsum()])
+    least, begins = np.zeros(len(ends)), [0] * len(ends)
+    for i in range(1, len(ends)):  # of the rows of the i shortest lengths
+        costs = least[:i] + (ends[i] - ends[:i]) * wide[i - 1] + part_cost
+        begins[i] = int(costs.argmin())
+        least[i] = costs[begins[i]]
+    order, parts, stop = lengths.argsort(stable=True), [], len(wide)
+    while stop:
+        start = begins[stop]
+        parts.append(Part(order[ends[start] : ends[stop]], int(wide[stop - 1])))
+        stop = start
+    return tuple(parts[::-1])
 
 
 class Unpadding:
-    """Blocks, one after the other, that work on two parts of a batch at once.
+    """Blocks, one after the other, that work on several parts of a batch at once.
 
     Args:
         blocks: The blocks.
         pad_left: Whether shorter rows are filled on the left.
+        part_cost: What a part costs beside its places, in places.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], *, pad_left: bool) -> None:
-        self.blocks, self.pad_left = list(blocks), pad_left
+    def __init__(self, blocks: Iterable[nn.Module], *, pad_left: bool, part_cost: int = PART_COST) -> None:
+        self.blocks, self.pad_left, self.part_cost = list(blocks), pad_left, part_cost
         self.taken: tuple[Part, ...] = ()
         self.parts: tuple[Part, ...] = ()
         """The parts that hidden states consist of at the moment; none outside the blocks."""
@@ -84,7 +105,7 @@ class Unpadding:
     def take(self, batch: Mapping[str, Tensor]) -> None:
         """Say which batch comes next."""
         mask = batch["attention_mask"]
-        self.taken, self.width = parts_of(mask.sum(1)), mask.shape[1]
+        self.taken, self.width = parts_of(mask.sum(1), self.part_cost), mask.shape[1]
 
     def apply(self) -> None:
         """Let the blocks work on parts."""
@@ -122,7 +143,7 @@ class Unpadding:
             return None
         is_first = block is self.blocks[0]
         states = arguments[0] if arguments else named["hidden_states"]
-        if is_first and len(states) == self.taken[-1].stop:
+        if is_first and len(states) == sum(len(part.rows) for part in self.taken):
             self._lay_out(states)
         if not self.parts:  # the model reads other lines than the batch has rows
             return None
@@ -135,9 +156,9 @@ class Unpadding:
         """Find where the places of the parts lie in padded rows, which virtual tokens may have made longer."""
         num_rows, width = states.shape[:2]
         self.is_used = True
-        self.parts = tuple(Part(p.start, p.stop, p.length + width - self.width) for p in self.taken)
+        self.parts = tuple(Part(p.rows, p.length + width - self.width) for p in self.taken)
         grid = torch.arange(num_rows * width, device=states.device).view(num_rows, width)
-        cut = [grid[p.start : p.stop, slice(-p.length, None) if self.pad_left else slice(p.length)] for p in self.parts]
+        cut = [grid[p.rows, slice(-p.length, None) if self.pad_left else slice(p.length)] for p in self.parts]
         self.shape, self.places = (num_rows, width), torch.cat([places.reshape(-1) for places in cut])
 
     def _laid(self, value: Any) -> Any:
@@ -167,13 +188,13 @@ class Unpadding:
         assert self.inner is not None
         if not self.parts:
             return self.inner(module, query, key, value, mask, **others)
-        sizes = [(part.stop - part.start) * part.length for part in self.parts]
+        sizes = [part.num_places for part in self.parts]
         if sum(sizes) != key.shape[2]:
             raise FtlibError(f"{type(module).__name__} reads places of its own.")
         lines = zip(self.parts, *(one.squeeze(0).split(sizes, 1) for one in (query, key, value)), strict=True)
         given = []
         for part, *laid in lines:
-            rows = (one.unflatten(1, (part.stop - part.start, part.length)).transpose(0, 1) for one in laid)
+            rows = (one.unflatten(1, (len(part.rows), part.length)).transpose(0, 1) for one in laid)
             seen = None if mask is None else part.of(mask, pad_left=self.pad_left)
             given.append(self.inner(module, *rows, seen, **others)[0].flatten(0, 1))
         return torch.cat(given).unsqueeze(0), None
@@ -201,7 +222,7 @@ def is_right(model: Any, rows: Rows, run: Run, learning: Sequence[nn.Parameter])
         spread = np.linspace(0, 0.75 * (len(order) - 1), 4).astype(int)  # the longest rows cost more and tell no more
         batch = rows.batch(order[spread])
         expected = outcomes(_of_real(run), [batch], learning)
-        unpadding = Unpadding(blocks, pad_left=rows.pad_left)
+        unpadding = Unpadding(blocks, pad_left=rows.pad_left, part_cost=0)
         unpadding.take(batch)
         unpadding.apply()
         try:
@@ -212,7 +233,7 @@ def is_right(model: Any, rows: Rows, run: Run, learning: Sequence[nn.Parameter])
             raise FtlibError("the model reads other lines than the batch has rows.")
         if is_same(found, expected):
             return True
-        logger.info("batches are of one length: with two the model computes something else.")
+        logger.info("batches are of one length: with several the model computes something else.")
     except (FtlibError, RuntimeError, TypeError, IndexError, ValueError, AttributeError, KeyError) as reason:
         logger.info("batches are of one length: %s", reason)
     return False

@@ -1,9 +1,9 @@
-"""Rows of two lengths laid end to end: the same logits and gradients as padded rows, on many architectures."""
+"""Rows of several lengths laid end to end: the same logits and gradients as padded rows, on many architectures."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 import pytest
@@ -20,16 +20,22 @@ from ftlib.training.unpadding import Unpadding, parts_of
 from tests.training.test_narrowing import gradients, model_of, reading, rows_of
 
 
+def cost(groups, part_cost):
+    """Return what parts cost: places, and as many as `part_cost` a part."""
+    return sum(len(group) * max(group) + part_cost for group in groups)
+
+
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_parts_hold_every_row_and_the_fewest_places(lengths):
-    parts = parts_of(torch.tensor(lengths))
-    assert (parts[0].start, parts[-1].stop) == (0, len(lengths))
-    assert all(one.stop == other.start for one, other in pairwise(parts))
-    assert all(max(lengths[p.start : p.stop]) == p.length for p in parts)
-    whole = len(lengths) * max(lengths)
-    cuts = [c * max(lengths[:c]) + (len(lengths) - c) * max(lengths[c:]) for c in range(1, len(lengths))]
-    assert sum((p.stop - p.start) * p.length for p in parts) == min([whole, *cuts])
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(0, 20))
+def test_parts_hold_every_row_and_cost_least(lengths, part_cost):
+    parts = parts_of(torch.tensor(lengths), part_cost)
+    assert sorted(torch.cat([part.rows for part in parts]).tolist()) == list(range(len(lengths)))
+    groups = [[lengths[row] for row in part.rows] for part in parts]
+    assert [max(group) for group in groups] == [part.length for part in parts]
+    ordered = sorted(lengths)
+    cuts = chain.from_iterable(combinations(range(1, len(lengths)), n) for n in range(len(lengths)))
+    ways = ([ordered[i:j] for i, j in pairwise((0, *cut, len(lengths)))] for cut in cuts)
+    assert cost(groups, part_cost) == min(cost(way, part_cost) for way in ways)
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,7 +51,7 @@ def test_batches_of_two_lengths_hold_every_row_once(count, num_rows, seed, epoch
 def test_batches_of_two_lengths_carry_little_padding_and_their_mean_lengths_are_alike():
     lengths = np.random.default_rng(0).gamma(2.0, 12.0, 4000).astype(int).clip(3, 128)
     batches = training_batches(lengths, BatchSize(32, num_lengths=2), seed=1, epoch=0)
-    places = sum(sum((p.stop - p.start) * p.length for p in parts_of(torch.from_numpy(lengths[b]))) for b in batches)
+    places = sum(sum(part.num_places for part in parts_of(torch.from_numpy(lengths[b]))) for b in batches)
     assert places < 1.12 * lengths.sum()
     alone = training_batches(lengths, BatchSize(32), seed=1, epoch=0)
     spread, spread_alone = (np.std([lengths[b].mean() for b in found]) for found in (batches, alone))
@@ -65,7 +71,7 @@ TASKS += [(kind, task, True) for kind in ("gpt2", "llama") for task in ("Sequenc
 def test_logits_and_gradients_are_those_of_padded_rows(kind: str, task: str, pad_left: bool):
     model, rows = model_of(kind, task), replace(rows_of(), pad_left=pad_left)
     order = np.argsort(rows.lengths, kind="stable")
-    batch = rows.batch(np.concatenate([order[:5], order[8:]]))
+    batch = rows.batch(np.random.default_rng(1).permutation(np.concatenate([order[:5], order[8:]])))
 
     def read(batch):
         logits = model(**batch).logits
@@ -80,8 +86,9 @@ def test_logits_and_gradients_are_those_of_padded_rows(kind: str, task: str, pad
         wanted = gradients(model, expected)
         seen: list[tuple[int, ...]] = []
         blocks = block_list(model)
-        parts = Unpadding(blocks, pad_left=pad_left)
+        parts = Unpadding(blocks, pad_left=pad_left, part_cost=2)
         parts.take(batch)
+        assert len(parts.taken) > 2
         parts.apply()
         watching = blocks[-1].register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[:2])))
         logits = read(batch)
@@ -89,7 +96,7 @@ def test_logits_and_gradients_are_those_of_padded_rows(kind: str, task: str, pad
         parts.lift()
         watching.remove()
     lengths = batch["attention_mask"].sum(1)
-    assert set(seen) == {(1, sum((p.stop - p.start) * p.length for p in parts_of(lengths)))}
+    assert set(seen) == {(1, sum(part.num_places for part in parts_of(lengths, 2)))}
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     largest = max(float(g.abs().max()) for g in wanted.values())
     for name, gradient in got.items():
