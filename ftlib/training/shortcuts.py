@@ -96,7 +96,7 @@ class Shortcuts:
         blocks = block_lists(self.trainer.model)[0]
         first, stop = len(self.trunk.blocks) if self.trunk else 0, len(blocks) - (self.narrowing is not None)
         if first < stop:
-            self.unpadding = Unpadding(blocks[first:stop], pad_left=self.trainer.rows.pad_left)
+            self.unpadding = Unpadding(blocks[first:stop], pad_left=self.trainer.rows.pad_left, first=first)
             self.unpadding.apply()
 
     def _exact_logits(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -6,9 +6,11 @@ to end in one line, shape (1, num_places, hidden_size), in parts of rows that ar
 its own longest row: what works place by place, nearly all of a block, sees one large product, and attention is computed
 part by part, on views.
 
+A prefix, keys and values that come from outside and are the same for every row, stands once before the line, and is
+put before each row of a part.
+
 It knows no architecture. It is used only where a few rows show that logits and gradients are the same; not where
-attention does not go through our function, where a block reads places of its own (a prefix), or where something else
-stands in for a block.
+attention does not go through our function, or where something else stands in for a block.
 """
 
 from __future__ import annotations
@@ -55,11 +57,19 @@ class Part:
         """Places of all rows, padding within the part included."""
         return len(self.rows) * self.length
 
-    def of(self, mask: Tensor, *, pad_left: bool) -> Tensor:
-        """Return an attention mask of padded rows, shape (num_rows or 1, 1, length or 1, length), cut to the part."""
+    def of(self, mask: Tensor, prefix_length: int, *, pad_left: bool) -> Tensor:
+        """Return an attention mask cut to the part.
+
+        Args:
+            mask: Of padded rows, shape (num_rows or 1, 1, width or 1, prefix_length + width).
+            prefix_length: Keys before each row's own.
+            pad_left: Whether shorter rows are filled on the left.
+        """
         rows = mask[self.rows] if mask.shape[0] > 1 else mask
         places = slice(-self.length, None) if pad_left else slice(0, self.length)
-        return rows[:, :, places if mask.shape[2] > 1 else slice(None), places]
+        rows = rows[:, :, places] if mask.shape[2] > 1 else rows
+        own = rows[..., prefix_length:][..., places]
+        return torch.cat((rows[..., :prefix_length], own), -1) if prefix_length else own
 
 
 def parts_of(lengths: Tensor, part_cost: int = PART_COST) -> tuple[Part, ...]:
@@ -90,11 +100,15 @@ class Unpadding:
     Args:
         blocks: The blocks.
         pad_left: Whether shorter rows are filled on the left.
+        first: How many blocks of the model come before them.
         part_cost: What a part costs beside its places, in places.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module], *, pad_left: bool, part_cost: int = PART_COST) -> None:
+    def __init__(
+        self, blocks: Iterable[nn.Module], *, pad_left: bool, first: int = 0, part_cost: int = PART_COST
+    ) -> None:
         self.blocks, self.pad_left, self.part_cost = list(blocks), pad_left, part_cost
+        self.numbers = {id(block): first + i for i, block in enumerate(self.blocks)}
         self.taken: tuple[Part, ...] = ()
         self.parts: tuple[Part, ...] = ()
         """The parts that hidden states consist of at the moment; none outside the blocks."""
@@ -147,6 +161,7 @@ class Unpadding:
             self._lay_out(states)
         if not self.parts:  # the model reads other lines than the batch has rows
             return None
+        _keep_one_prefix((*arguments, *named.values()), self.numbers[id(block)])
         laid = self._laid(states) if is_first else states
         if arguments:
             return (laid, *self._laid(arguments[1:])), self._laid(named)
@@ -189,15 +204,30 @@ class Unpadding:
         if not self.parts:
             return self.inner(module, query, key, value, mask, **others)
         sizes = [part.num_places for part in self.parts]
-        if sum(sizes) != key.shape[2]:
+        prefix_length = key.shape[2] - sum(sizes)
+        if prefix_length < 0 or query.shape[2] != sum(sizes):
             raise FtlibError(f"{type(module).__name__} reads places of its own.")
-        lines = zip(self.parts, *(one.squeeze(0).split(sizes, 1) for one in (query, key, value)), strict=True)
+        prefixes = [one[:, :, :prefix_length] for one in (key, value)]
+        own = (one[0, :, -sum(sizes) :].split(sizes, 1) for one in (query, key, value))
         given = []
-        for part, *laid in lines:
-            rows = (one.unflatten(1, (len(part.rows), part.length)).transpose(0, 1) for one in laid)
-            seen = None if mask is None else part.of(mask, pad_left=self.pad_left)
+        for part, *laid in zip(self.parts, *own, strict=True):
+            rows = [one.unflatten(1, (len(part.rows), part.length)).transpose(0, 1) for one in laid]
+            if prefix_length:
+                pairs = zip(prefixes, rows[1:], strict=True)
+                rows[1:] = [torch.cat((one.expand(len(part.rows), -1, -1, -1), row), 2) for one, row in pairs]
+            seen = None if mask is None else part.of(mask, prefix_length, pad_left=self.pad_left)
             given.append(self.inner(module, *rows, seen, **others)[0].flatten(0, 1))
         return torch.cat(given).unsqueeze(0), None
+
+
+def _keep_one_prefix(given: Iterable[Any], number: int) -> None:
+    """Leave a block one row of the keys and values that come from outside: a prefix is the same for every row."""
+    from transformers import Cache
+
+    for cache in given:
+        if isinstance(cache, Cache) and cache.get_seq_length(number):
+            layer: Any = cache.layers[number]
+            layer.keys, layer.values = layer.keys[:1], layer.values[:1]
 
 
 # -- whether it may be used ------------------------------------------------------------------------------

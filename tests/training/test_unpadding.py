@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import PrefixTuningConfig, get_peft_model
 
 from ftlib.models.layers import block_list
 from ftlib.models.observing import Observer
+from ftlib.models.peft_models import keep_hooks
 from ftlib.training import unpadding
 from ftlib.training.batches import BatchSize, training_batches
 from ftlib.training.dropout import cheap_dropout
@@ -102,6 +104,32 @@ def test_logits_and_gradients_are_those_of_padded_rows(kind: str, task: str, pad
     for name, gradient in got.items():
         torch.testing.assert_close(gradient, wanted[name], atol=2e-6 * largest, rtol=1e-4, msg=name)
     assert not any(block._forward_pre_hooks or block._forward_hooks for block in blocks)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("kind", "pad_left"), [("bert", False), ("roberta", False), ("gpt2", True), ("llama", False)])
+def test_a_prefix_stands_before_each_row_of_a_part(kind: str, pad_left: bool, first: int):
+    inner, rows = model_of(kind), replace(rows_of(), pad_left=pad_left)
+    config = PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3)
+    model = keep_hooks(inner, lambda plain: get_peft_model(plain, config)).eval()
+    torch.nn.init.normal_(model.prompt_encoder.default.embedding.weight)
+    learning, batch = [p for p in model.parameters() if p.requires_grad], rows.batch(np.arange(12))
+    with cheap_dropout(model, 1) as masks, masks.off():
+        assert unpadding.is_right(model, rows, reading(model), learning)
+        expected = model(**batch).logits
+        wanted = gradients(model, expected)
+        parts = Unpadding(block_list(inner)[first:], pad_left=pad_left, first=first, part_cost=2)
+        parts.take(batch)
+        parts.apply()
+        logits = model(**batch).logits
+        got = gradients(model, logits)
+        parts.lift()
+    assert parts.is_used
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    assert got.keys() == wanted.keys()
+    for name, gradient in got.items():
+        torch.testing.assert_close(gradient, wanted[name], atol=2e-5, rtol=1e-4, msg=name)
+    assert any(float(gradient.abs().max()) > 0.01 for name, gradient in got.items() if "prompt_encoder" in name)
 
 
 def test_a_head_that_reads_padding_and_a_block_that_is_watched_keep_padded_rows():
