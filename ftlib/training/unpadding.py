@@ -76,9 +76,10 @@ def parts_of(lengths: Tensor, part_cost: int = PART_COST) -> tuple[Part, ...]:
     """Return the parts that cost least.
 
     Args:
-        lengths: Tokens of each row, shape (num_rows,).
+        lengths: Tokens of each row, shape (num_rows,); a row without any takes one place.
         part_cost: What a part costs beside its places, in places.
     """
+    lengths = lengths.clamp_min(1)
     values, counts = torch.unique(lengths, return_counts=True)
     wide, ends = values.cpu().numpy(), np.concatenate([[0], counts.cpu().numpy().cumsum()])
     least, begins = np.zeros(len(ends)), [0] * len(ends)
