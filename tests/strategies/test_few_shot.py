@@ -237,15 +237,19 @@ def test_what_the_model_s_own_head_reads_can_be_contrasted_in_every_family(famil
 def test_pairs_in_parts_and_without_padding_give_the_weights_of_padded_batches(
     architecture: str, pooling: str, tiny_model: TinyModel, tmp_path, monkeypatch
 ):
-    found, widths = [], []
+    found: list[dict[str, torch.Tensor]] = []
+    laid_out: list[str] = []
     lay_out = unpadding.Unpadding._lay_out
-    noted = lambda self, states: (widths.append(len(self.taken)), lay_out(self, states))  # noqa: E731
     for name, settings in {"parts": {"micro_batch_size": 3}, "whole": {}, "padded": {}}.items():
+
+        def noted(self: Any, states: torch.Tensor, name: str = name) -> None:
+            laid_out.append(name)
+            lay_out(self, states)
+
         monkeypatch.setattr(unpadding.Unpadding, "_lay_out", noted)
         monkeypatch.setattr(shortcuts, "is_right", (lambda *_: False) if name == "padded" else unpadding.is_right)
-        before = len(widths)
         model = trained(tiny_model(architecture), tmp_path / name, pooling, **settings).result.checkpoint.model
-        assert (len(widths) > before) == (name != "padded")
+        assert (name in laid_out) == (name != "padded")
         found.append({key: value.clone() for key, value in model.state_dict().items()})
     for other in found[:2]:
         for key, value in found[2].items():
