@@ -6,13 +6,19 @@ the rows in use are a parameter of their own.
 
 With AdamW the result is that of the dense gradient, but for rounding: a row that no batch ever
 touches has no gradient and no moments, so its update is the weight decay alone, the same factor for
-all such rows. `RowEmbedding.decay` collects that factor, `merged` applies it.
+all such rows. `RowEmbedding.decay` collects that factor, `merged` applies it. Where the rows in use are many, `lazy`
+spares each step those that its batch does not read (`ftlib.training.lazy_rows`).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ftlib.training.lazy_rows import LazyRows
 
 BLOCK = 1024
 """Rows of the table that are merged at a time: they stay in the caches."""
@@ -43,6 +49,8 @@ class RowEmbedding(nn.Module):
         at = None if padding is None else int(places[padding])
         self.padding_place = None if at is None or at < 0 else at
         self.covers_all = False
+        self.lazy: LazyRows | None = None
+        self.is_learning = False
         self._gradient: Tensor | None = None
 
     @property
@@ -55,19 +63,29 @@ class RowEmbedding(nn.Module):
         places = self.places[input_ids]
         known = places >= 0
         if (self.training and self.covers_all) or bool(known.all()):
-            rows = self.rows
-            has_gradient = rows.is_leaf and rows.grad is not None  # to which a sparse one is added in place
-            return nn.functional.embedding(places, rows, padding_idx=self.padding_place, sparse=has_gradient)
-        learned = nn.functional.embedding(places.clamp_min(0), self.rows)
+            return self._learned(places)
         rest = nn.functional.embedding(input_ids, self.table.weight) * self.rest_scale.to(self.rows.dtype)
-        return torch.where(known.unsqueeze(-1), learned, rest)
+        return torch.where(known.unsqueeze(-1), self._learned(places.clamp_min(0)), rest)
 
-    def keep_gradient(self) -> None:
+    def _learned(self, places: Tensor) -> Tensor:
+        if self.lazy is not None:
+            return self.lazy.vectors(places, self.padding_place)
+        rows = self.rows
+        has_gradient = rows.is_leaf and rows.grad is not None  # to which a sparse one is added in place
+        return nn.functional.embedding(places, rows, padding_idx=self.padding_place, sparse=has_gradient)
+
+    def begin_step(self) -> None:
         """Have the next backward pass add to a gradient of zeros whose memory is kept from step to step.
 
-        A new one at each step, most of it zeros, costs its page faults: more time than its update.
+        A new one at each step, most of it zeros, costs its page faults: more time than its update. Lazy rows have no
+        such gradient.
         """
-        if self.rows.is_leaf and self.rows.requires_grad and self.rows.grad is None:
+        self.is_learning = self.rows.is_leaf and self.rows.requires_grad
+        if not self.is_learning:
+            return
+        if self.lazy is not None:
+            self.lazy.open()
+        elif self.rows.grad is None:
             if self._gradient is None:
                 self._gradient = torch.zeros_like(self.rows)
             self.rows.grad = self._gradient.zero_()
@@ -90,7 +108,8 @@ class RowEmbedding(nn.Module):
     def _merge_into(self, weight: Tensor) -> Tensor:
         for part, kept in zip(weight.split(BLOCK), self.table.weight.split(BLOCK), strict=True):
             part.copy_(kept.double() * self.rest_scale)
-        weight[self.ids] = self.rows.detach().to(weight.dtype)
+        rows = self.rows if self.lazy is None else self.lazy.all()
+        weight[self.ids] = rows.detach().to(weight.dtype)
         return weight
 
 

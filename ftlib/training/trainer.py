@@ -30,6 +30,7 @@ from ftlib.training.course import Phase
 from ftlib.training.dropout import cheap_dropout
 from ftlib.training.embeddings import RowEmbedding, learn_rows, restore
 from ftlib.training.frozen_layers import quick_frozen_layers
+from ftlib.training.lazy_rows import FEWEST, LazyAdamW
 from ftlib.training.penalties import Penalties, Perturbation, Pull, dropout_of
 from ftlib.training.plan import Plan, laid_out
 from ftlib.training.precision import autocast, bfloat16_states, resolve
@@ -196,11 +197,26 @@ class StageTrainer(Trainer):
         """Return fused AdamW over the strategy's parameter groups."""
         if self.optimizer is None:
             settings = self.plan.settings
-            groups = self.plan.strategy.parameter_groups(self.model, settings.learning_rate, settings.weight_decay)
-            self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+            rate = settings.learning_rate
+            groups = self.plan.strategy.parameter_groups(self.model, rate, settings.weight_decay)
+            if self.embedding is not None and self._can_be_lazy(self.embedding):
+                self.optimizer = LazyAdamW(groups, rate, self.embedding, self.plan.max_steps)
+            else:
+                self.optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
             self.learned = resumption.learned(self.model, self.optimizer)
             self._regularize(settings.regularization)
         return self.optimizer
+
+    def _can_be_lazy(self, embedding: RowEmbedding) -> bool:
+        """Return whether rows that no batch reads may wait: they are many, and nothing else looks at all at each step.
+
+        Those who would are penalties and averages of weights, and callbacks that a strategy brings.
+        """
+        plan, regularization = self.plan, self.plan.settings.regularization
+        penalties = regularization.l1 or regularization.l2 or regularization.l2_sp or plan.pulls
+        if penalties or regularization.averaging or plan.strategy.callbacks(self.model):
+            return False
+        return embedding.rows.is_leaf and embedding.rows.numel() >= FEWEST
 
     def _regularize(self, settings: Regularization) -> None:
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -250,7 +266,7 @@ class StageTrainer(Trainer):
         drawn = dict(self.plan.problem.draw(inputs, (self.plan.seed, self.state.global_step)))
         batch: Any = self._prepare_inputs(drawn)  # type: ignore[arg-type]
         if self.embedding is not None:
-            self.embedding.keep_gradient()
+            self.embedding.begin_step()
         loss = self._learn(model, batch, 1.0) if self.is_whole else self._learn_in_parts(model, batch)
         self.penalties.add()
         self.record.add_loss(loss.item())
@@ -311,8 +327,13 @@ class StageTrainer(Trainer):
         """Scale gradients down to the norm, as the Trainer does, but without three walks through all modules."""
         if self.accelerator.num_processes > 1:
             return super()._clip_grad_norm(model)
-        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        return nn.utils.clip_grad_norm_(learning, self.args.max_grad_norm)
+        return nn.utils.clip_grad_norm_(self._with_gradients(), self.args.max_grad_norm)
+
+    def _with_gradients(self) -> list[Tensor]:
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
+        if isinstance(optimizer, LazyAdamW):
+            return optimizer.with_gradients()
+        return [p for group in optimizer.param_groups for p in group["params"]]
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Count nothing: the Trainer's own count walks every parameter at every step."""
@@ -334,6 +355,8 @@ class StageTrainer(Trainer):
 
     def keep_best(self) -> None:
         """Write the weights as they are now: those that the stage ends with, unless a later pass is kept."""
+        if self.embedding is not None and self.embedding.lazy is not None:
+            self.embedding.lazy.catch_up()
         resumption.write_best(self.plan.scratch, self.learned, self.record.best_step)
 
     def load_best(self) -> None:

@@ -39,7 +39,7 @@ class Watch(TrainerCallback):
         groups = self.trainer.optimizer.param_groups
         self.learning_rate = max(group["lr"] for group in groups)
         embedding = self.trainer.embedding
-        if embedding is not None and embedding.rows.grad is not None:
+        if embedding is not None and embedding.is_learning:
             group = next(g for g in groups if any(p is embedding.rows for p in g["params"]))
             embedding.decay(group["lr"], group["weight_decay"])
 
