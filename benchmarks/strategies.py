@@ -10,7 +10,8 @@ anything of one), keeps the best of all validation passes, and is measured on th
 process of its own, whose largest resident memory is told. A strategy that cannot train the problem, or not from the
 base model, is told with its reason. Strategies of several tasks have the training texts as their other task, a masked
 language model's: `multi_task` learns both at once, `continued_pretraining` is `full` after that task's stage (whose own
-seconds are not counted), and `continual` learns the labels after it without losing it. Results are kept in the store
+seconds are not counted), `cloze: corpus` asks the head that stage has learned, and `continual` learns the labels after
+it without losing it. Results are kept in the store
 ($FTLIB_HOME): run again, only what is new is computed.
 """
 
@@ -60,6 +61,11 @@ STAGES: dict[str, dict[str, Any]] = {
         "strategy": {"name": "cloze", "template": "{text} It was {mask}."},
         "training": {"learning_rate": 1e-4},
     },
+    "cloze: corpus": {
+        "strategy": {"name": "cloze", "template": "{text} It was {mask}."},
+        "start_from": "corpus",
+        "training": {"learning_rate": 1e-4},
+    },
     "continued_pretraining": {"strategy": "full", "start_from": "corpus", "training": {"learning_rate": 1e-4}},
     "continual": {"strategy": "continual", "start_from": "corpus", "training": {"learning_rate": 1e-4}},
     "multi_task": {
@@ -74,10 +80,15 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 """What differs from a stage's defaults. Its strategy is the name, up to a colon, unless another is given."""
 
-NEEDS = {"distillation": ("full",), "continued_pretraining": ("corpus",), "continual": ("corpus",)}
+NEEDS = {
+    "distillation": ("full",),
+    "cloze: corpus": ("corpus",),
+    "continued_pretraining": ("corpus",),
+    "continual": ("corpus",),
+}
 """Stages that a strategy's own stage needs beside it."""
 
-ON_CORPUS = ("corpus", "continued_pretraining", "continual", "multi_task")
+ON_CORPUS = ("corpus", "cloze: corpus", "continued_pretraining", "continual", "multi_task")
 """Stages of an experiment that has the training texts as a second task."""
 
 

@@ -324,6 +324,10 @@ class Experiment(Section):
         before = self.stage(stage.start_from)
         return before.strategy.leaves | self.left_before(before)
 
+    def starts_with_words(self, stage: Stage) -> bool:
+        """Return whether the stage that a stage starts from leaves a language model's head."""
+        return stage.start_from != BASE and self.task(self.stage(stage.start_from).task).problem.predicts_words
+
     def common_start(self, names: Sequence[str]) -> str:
         """Return the nearest stage that all these stages descend from; "base" where there is none."""
         lines = [self._before(self.stage(name)) for name in names]

@@ -22,6 +22,7 @@ from ftlib.params.searching import space_problems
 from ftlib.params.shapes import locate, unwrap
 from ftlib.plugins import Plugin
 from ftlib.problems.base import MAIN
+from ftlib.strategies.base import LANGUAGE_MODEL_HEAD
 
 if TYPE_CHECKING:
     from ftlib.models.sizes import Size
@@ -198,7 +199,8 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
             yield ("stages", i, "strategy"), str(error)
         try:
             before = "" if stage.start_from == BASE else stage.start_from
-            stage.strategy.check_start(experiment.left_before(stage), before)
+            words = {LANGUAGE_MODEL_HEAD} if experiment.starts_with_words(stage) else set()
+            stage.strategy.check_start(experiment.left_before(stage) | words, before)
         except FtlibError as error:
             yield ("stages", i, "start_from"), f"stage {stage.name!r}: {error}"
         try:
@@ -284,8 +286,10 @@ def _sizes(experiment: Experiment) -> tuple[dict[str, Size], list[Problem]]:
         start = sizes.get(experiment.root_model(stage)) if stage.start_from == BASE else left.get(stage.start_from)
         if start is None:
             continue
+        problem = experiment.task(stage.task).problem
         try:
-            left[stage.name] = stage.strategy.check_size(start, experiment.task(stage.task).problem)
+            size = stage.strategy.check_size(start, problem)
+            left[stage.name] = dataclasses.replace(size, predicts_words=True) if problem.predicts_words else size
         except FtlibError as error:
             problems.append((("stages", experiment.stages.index(stage), "strategy"), str(error)))
     return left, problems

@@ -110,6 +110,11 @@ class Problem(Plugin):
         return Learning()
 
     @property
+    def predicts_words(self) -> bool:
+        """Whether what has learned it has a language model's head."""
+        return self.auto_class in ("AutoModelForMaskedLM", "AutoModelForCausalLM")
+
+    @property
     def reads_rows_as_encoded(self) -> bool:
         """Whether a row is one line of its input_ids to the model, in training too: then layers can be compared."""
         return not self.learning.writes and not self.file_columns and type(self).draw is Problem.draw

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ftlib.training.stage import Job, Training
     from ftlib.training.trainer import Fitted
 
+LANGUAGE_MODEL_HEAD = "language model's head"
+"""What a checkpoint has that has learned to predict words."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -126,7 +129,8 @@ class Strategy(Plugin):
         """Refuse, before any work, a checkpoint that this strategy cannot go on from.
 
         Args:
-            has: What the strategies that made the checkpoint have left in it.
+            has: What the strategies that made the checkpoint have left in it, and `LANGUAGE_MODEL_HEAD` where the stage
+                has learned to predict words.
             stage: The stage that it comes from, where that is known.
 
         Raises:

@@ -7,8 +7,9 @@ reads like the texts of pretraining; with `train: false` it answers with no trai
 two are equal. Wordings matter: try some, or let the words be searched. It wants the rates of full fine-tuning.
 
 It starts from a base model that was published with its language model's head, such as bert-base-uncased, roberta-base
-or gpt2; sentence encoders have lost theirs. What is saved is such a model, which plain transformers opens as
-AutoModelForMaskedLM or AutoModelForCausalLM; ftlib.json beside it says template and words.
+or gpt2; sentence encoders have lost theirs. Or it starts from a stage that has learned to predict the words of raw
+texts (`continued_pretraining`), which a sentence encoder can, too. What is saved is such a model, which plain
+transformers opens as AutoModelForMaskedLM or AutoModelForCausalLM; ftlib.json beside it says template and words.
 
 Schick and Schütze (2021), "Exploiting Cloze Questions for Few Shot Text Classification and Natural Language
 Inference", https://arxiv.org/abs/2001.07676, section 3.1; without its ensemble and auxiliary loss. Templates as they
@@ -25,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from ftlib.errors import UnsupportedError
 from ftlib.problems.base import MAIN
-from ftlib.strategies.base import Strategy
+from ftlib.strategies.base import LANGUAGE_MODEL_HEAD, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -129,10 +130,10 @@ class Cloze(Strategy):
     def check_start(self, has: Collection[str], stage: str = "") -> None:
         """Refuse a stage that has put a head for labels in the place of the language model's."""
         super().check_start(has, stage)
-        if stage and FORM not in has:
+        if stage and not {FORM, LANGUAGE_MODEL_HEAD} & set(has):
             raise UnsupportedError(
                 f"cloze cannot start from stage {stage!r}, which has a head for labels in the place of the language "
-                "model's; start from base, or from a stage of cloze."
+                "model's; start from base, from a stage of cloze, or from one that learns to predict words."
             )
 
     def check_size(self, size: Size, problem: Problem) -> Size:
@@ -140,7 +141,8 @@ class Cloze(Strategy):
         if size.predicts_words is False:
             raise UnsupportedError(
                 "cloze needs a base model with its language model's head, and the config of this one names a class "
-                "without; choose one such as bert-base-uncased or roberta-base, or full, lora or few_shot."
+                "without; choose one such as bert-base-uncased or roberta-base, start from a stage of "
+                "continued_pretraining, or choose full, lora or few_shot."
             )
         return size
 

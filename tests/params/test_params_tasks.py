@@ -119,6 +119,14 @@ def test_what_cannot_be_is_told_in_one_line(params_file: Write, text: str, old: 
     )
 
 
+def test_a_template_may_follow_a_stage_that_has_learned_to_predict_words(params_file: Write, text: str) -> None:
+    asked = "  - {name: asked, strategy: cloze, start_from: %s}\nfusions:"
+    stage = load_experiment(params_file(text.replace("fusions:", asked % "read"))).stage("asked")
+    assert stage.start_from == "read"
+    (line,) = told(params_file, text.replace("fusions:", asked % "paired"))
+    assert "cloze cannot start from stage 'paired', which has a head for labels" in line
+
+
 def test_a_teacher_must_have_learned_the_same_task(params_file: Write, text: str) -> None:
     taught = text.replace("fusions:", "  - {name: small, strategy: {name: distillation, teacher: paired}}\nfusions:")
     (line,) = told(params_file, taught)

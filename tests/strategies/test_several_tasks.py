@@ -102,6 +102,26 @@ def loss_after(start: Path, out: Path, strategy: Strategy) -> float:
     return SINGLE.measure(kept, contracts.encoded_rows(SINGLE, kept.tokenizer))["loss"]
 
 
+def test_a_template_asks_the_head_that_a_stage_of_raw_texts_has_learned(tiny_model: TinyModel, tmp_path: Path):
+    words = {"account": ("login",), "billing": ("refund",), "bug": ("app",)}
+    cloze = Strategy.named("cloze")(template="{text} It was {mask}.", verbalizer=words, train=False)
+    with pytest.raises(UnsupportedError, match="without a language model's head"):
+        cloze.open(tiny_model("bert"), SINGLE)
+    pretrained = learned(tiny_model("bert"), tmp_path / "a", PRETRAINING(), MASKED, "corpus", {})
+    asked = learned(tmp_path / "a", tmp_path / "b", cloze, SINGLE, "main", {})
+    tokenizer = asked.checkpoint.tokenizer
+    (text,) = contracts.raw_rows(SINGLE, 1)["text"].to_pylist()
+    sentence = tokenizer(f"{text} It was [MASK].", return_tensors="pt")
+    gap = sentence["input_ids"][0] == tokenizer.mask_token_id
+    ids = tokenizer.convert_tokens_to_ids([word for (word,) in words.values()])
+    with torch.no_grad():
+        by_hand = pretrained.checkpoint.model(**sentence).logits[0, gap][0, ids]
+    rows = contracts.encoded_rows(SINGLE, tokenizer, limit=1)
+    np.testing.assert_allclose(contracts.logits(asked.checkpoint, rows, SINGLE)[0], by_hand, atol=1e-5)
+    trained = learned(tmp_path / "a", tmp_path / "c", cloze.model_copy(update={"train": True}), SINGLE, "main", {})
+    assert trained.checkpoint.heads == {}  # a template answers its own task alone
+
+
 def test_a_task_that_the_start_has_not_learned_cannot_be_kept(tiny_model: TinyModel, tmp_path: Path):
     with pytest.raises(CheckpointError, match="keeps no head for task 'main'"):
         learned(tiny_model("bert"), tmp_path, CONTINUAL(), MASKED, "corpus", {"main": SINGLE})
