@@ -4,7 +4,7 @@ Helps where texts are unlike what the base model was pretrained on (trades, prod
 little of) and there are many more of them than labelled rows: some ten thousand texts for a task of some thousand
 rows. Texts of the task itself are worth most. It does little where the domain is known to the model or labelled rows
 are plenty, and a sentence encoder such as all-MiniLM loses by it what it was made for: compare with a stage that
-starts from base. The next stage takes the encoder over and draws its own head.
+starts from base. The next stage takes the encoder over and draws its own head, or, being `cloze`, asks this one's.
 
 A stage of a task whose problem is masked_language_modeling or causal_language_modeling:
 
