@@ -15,6 +15,7 @@ requests. The accuracy is on the test file, by the same float32 prediction for b
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
@@ -122,6 +123,7 @@ class Products(TrainerCallback):
 def main() -> None:
     """Run the comparison and print a table for each choice of learning weights."""
     options = _options()
+    gc.freeze()  # as `ftlib run` does: what was imported lasts, and is not walked through at the start of each training
     DEFAULT_CALLBACKS.extend([Clock, Products])  # type: ignore[list-item]
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +15,49 @@ TOLERANCE = 1e-4
 """How far logits and gradients in float32 may be from those without the shortcut, over their own size."""
 
 
-def outcomes(run: Run, batches: Sequence[dict[str, Tensor]], learning: Sequence[nn.Parameter]) -> list[list[Tensor]]:
+def outcomes(
+    run: Run, batches: Sequence[dict[str, Tensor]], learning: Sequence[nn.Parameter], block: nn.Module | None = None
+) -> list[list[Tensor]]:
     """Return logits of all batches, and of the first one gradients, too.
 
     Args:
         run: Runs the model on a batch in float32 and returns its logits.
         batches: Some of what the model will read.
-        learning: The parameters that learn.
+        learning: The parameters whose gradients are wanted.
+        block: One whose input's gradient is wanted, too, where it has one.
     """
-    return [_outcome(run, batch, () if number else learning) for number, batch in enumerate(batches)]
+    first, *others = batches
+    return [_outcome(run, first, learning, block), *(_outcome(run, batch, (), None) for batch in others)]
 
 
-def _outcome(run: Run, batch: dict[str, Tensor], learning: Sequence[nn.Parameter]) -> list[Tensor]:
+def _outcome(
+    run: Run, batch: dict[str, Tensor], learning: Sequence[nn.Parameter], block: nn.Module | None
+) -> list[Tensor]:
     """Return logits, and the gradients of a sum of them, each weighted at random."""
-    with torch.set_grad_enabled(bool(learning)):
+    with torch.set_grad_enabled(bool(learning) or block is not None), _inputs_of(block) as read:
         logits = run(batch)
-        if not learning:
-            return [logits]
+        wanted = [*learning, *(states for states in read if states.requires_grad)]
+        if not wanted:
+            return [logits.detach()]
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits.device)
-        gradients = torch.autograd.grad((logits * weights).sum(), list(learning), allow_unused=True)
+        gradients = torch.autograd.grad((logits * weights).sum(), wanted, allow_unused=True)
     return [logits.detach(), *(torch.zeros(()) if one is None else one for one in gradients)]
+
+
+@contextmanager
+def _inputs_of(block: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Note the hidden states that a block reads while the context is open."""
+    read: list[Tensor] = []
+
+    def note(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        read.append(arguments[0] if arguments else named["hidden_states"])
+
+    handle = block.register_forward_pre_hook(note, with_kwargs=True) if block is not None else None
+    try:
+        yield read
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 def is_same(results: list[list[Tensor]], expected: list[list[Tensor]]) -> bool:
