@@ -11,8 +11,7 @@ process of its own, whose largest resident memory is told. A strategy that canno
 base model, is told with its reason. Strategies of several tasks have the training texts as their other task, a masked
 language model's: `multi_task` learns both at once, `continued_pretraining` is `full` after that task's stage (whose own
 seconds are not counted), `cloze: corpus` asks the head that stage has learned, and `continual` learns the labels after
-it without losing it. Results are kept in the store
-($FTLIB_HOME): run again, only what is new is computed.
+it without losing it. Results are kept in the store ($FTLIB_HOME): run again, only what is new is computed.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from ftlib.errors import FtlibError, unknown
 
 if TYPE_CHECKING:
     from ftlib.params.experiment import Experiment
+
+CLOZE = {"strategy": {"name": "cloze", "template": "{text} It was {mask}."}, "training": {"learning_rate": 1e-4}}
 
 STAGES: dict[str, dict[str, Any]] = {
     "full": {"training": {"learning_rate": 1e-4}},
@@ -57,15 +58,8 @@ STAGES: dict[str, dict[str, Any]] = {
         "training": {"learning_rate": 5e-5, "num_train_epochs": 1.0, "batch_size": 16},
     },
     "zero_shot": {},
-    "cloze": {
-        "strategy": {"name": "cloze", "template": "{text} It was {mask}."},
-        "training": {"learning_rate": 1e-4},
-    },
-    "cloze: corpus": {
-        "strategy": {"name": "cloze", "template": "{text} It was {mask}."},
-        "start_from": "corpus",
-        "training": {"learning_rate": 1e-4},
-    },
+    "cloze": CLOZE,
+    "cloze: corpus": {**CLOZE, "start_from": "corpus"},
     "continued_pretraining": {"strategy": "full", "start_from": "corpus", "training": {"learning_rate": 1e-4}},
     "continual": {"strategy": "continual", "start_from": "corpus", "training": {"learning_rate": 1e-4}},
     "multi_task": {
@@ -88,7 +82,7 @@ NEEDS = {
 }
 """Stages that a strategy's own stage needs beside it."""
 
-ON_CORPUS = ("corpus", "cloze: corpus", "continued_pretraining", "continual", "multi_task")
+ON_CORPUS = ("corpus", "multi_task", *(name for name, needed in NEEDS.items() if "corpus" in needed))
 """Stages of an experiment that has the training texts as a second task."""
 
 

@@ -65,8 +65,9 @@ class _Kind:
         self.embedding = RowEmbedding(nn.Embedding(num_rows, width), torch.arange(num_rows)).train()
         self.embedding.covers_all = True
         groups = [{"params": [self.embedding.rows], "lr": RATE, "weight_decay": 0.01}]
-        self.lazy = LazyAdamW(groups, RATE, self.embedding, max_steps) if lazy else None
-        self.optimizer = self.lazy or torch.optim.AdamW(groups, fused=True)
+        self.optimizer = (
+            LazyAdamW(groups, RATE, self.embedding, max_steps) if lazy else torch.optim.AdamW(groups, fused=True)
+        )
         self.seconds: list[float] = []
 
     def step(self, ids: Tensor, gradient: Tensor, rate: float) -> None:
@@ -75,7 +76,7 @@ class _Kind:
         started = time.process_time()
         self.embedding.begin_step()
         self.embedding(ids).backward(gradient)
-        nn.utils.clip_grad_norm_(self.lazy.with_gradients() if self.lazy else [self.embedding.rows], 1.0)
+        nn.utils.clip_grad_norm_([self.embedding.rows, *self.embedding.in_their_stead()], 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.seconds.append(time.process_time() - started)

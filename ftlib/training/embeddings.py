@@ -50,7 +50,6 @@ class RowEmbedding(nn.Module):
         self.padding_place = None if at is None or at < 0 else at
         self.covers_all = False
         self.lazy: LazyRows | None = None
-        self.is_learning = False
         self._gradient: Tensor | None = None
 
     @property
@@ -74,13 +73,17 @@ class RowEmbedding(nn.Module):
         has_gradient = rows.is_leaf and rows.grad is not None  # to which a sparse one is added in place
         return nn.functional.embedding(places, rows, padding_idx=self.padding_place, sparse=has_gradient)
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether a step moves the rows themselves, not a network that makes them."""
+        return self.rows.is_leaf and self.rows.requires_grad
+
     def begin_step(self) -> None:
         """Have the next backward pass add to a gradient of zeros whose memory is kept from step to step.
 
         A new one at each step, most of it zeros, costs its page faults: more time than its update. Lazy rows have no
         such gradient.
         """
-        self.is_learning = self.rows.is_leaf and self.rows.requires_grad
         if not self.is_learning:
             return
         if self.lazy is not None:
@@ -89,6 +92,15 @@ class RowEmbedding(nn.Module):
             if self._gradient is None:
                 self._gradient = torch.zeros_like(self.rows)
             self.rows.grad = self._gradient.zero_()
+
+    def in_their_stead(self) -> list[Tensor]:
+        """Return what has gradients in the place of the rows: where they are lazy, those that the step has read."""
+        return [part.vectors for part in self.lazy.parts] if self.lazy is not None else []
+
+    def catch_up(self) -> None:
+        """Bring all rows up to date where they are kept; they are unless they are lazy."""
+        if self.lazy is not None:
+            self.lazy.catch_up()
 
     def decay(self, learning_rate: float, weight_decay: float) -> None:
         """Note an optimizer step: the rows that have no gradient decay by this factor."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
+    from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
 
@@ -21,6 +22,11 @@ def decayed(parameters: Iterable[Parameter], learning_rate: float, weight_decay:
         {"params": [p for p in trainable if p.ndim <= 1], "lr": learning_rate, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def group_of(optimizer: Optimizer, parameter: Parameter) -> dict[str, Any]:
+    """Return the group that a parameter is in: another object once the optimizer has loaded a state."""
+    return next(group for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
 
 
 def with_rates(

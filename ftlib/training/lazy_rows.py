@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
 
+from ftlib.training.groups import group_of
+
 if TYPE_CHECKING:
     from ftlib.training.embeddings import RowEmbedding
 
@@ -71,10 +73,6 @@ class LazyAdamW(AdamW):
         self.lazy.step()
         return loss
 
-    def with_gradients(self) -> list[Tensor]:
-        """Return what may have a gradient, for its norm and for clipping; of the rows, those that were read."""
-        return [*(p for group in self.param_groups for p in group["params"]), *(p.vectors for p in self.lazy.parts)]
-
 
 @dataclass
 class Part:
@@ -110,7 +108,8 @@ class LazyRows(nn.Module):
         super().__init__()
         self._of = (optimizer, rows)  # in a tuple, or the rows would be a parameter of this module, too
         by_step = torch.zeros(max_steps + 1, dtype=torch.float64, device=rows.device)
-        self.register_buffer("clock", torch.zeros((), dtype=torch.long))
+        clock = torch.zeros((), dtype=torch.long)  # goes back with the best weights, unlike the optimizer's "step"
+        self.register_buffer("clock", clock)
         self.register_buffer("last", torch.zeros(len(rows), dtype=torch.long, device=rows.device))
         self.register_buffer("decays", by_step + 1)
         self.register_buffer("owed", by_step)
@@ -121,10 +120,13 @@ class LazyRows(nn.Module):
         self.is_open = False
 
     @property
-    def group(self) -> dict[str, Any]:
-        """The optimizer's settings for the rows: another object once the optimizer has loaded a state."""
+    def _group(self) -> dict[str, Any]:
+        return group_of(*self._of)
+
+    @property
+    def _state(self) -> dict[str, Tensor]:
         optimizer, rows = self._of
-        return next(group for group in optimizer.param_groups if any(p is rows for p in group["params"]))
+        return optimizer.state[rows]
 
     def open(self) -> None:
         """Begin a step: what is read from now on learns."""
@@ -169,7 +171,7 @@ class LazyRows(nn.Module):
     def _caught_up(self, places: Tensor) -> Part:
         first, second = self._moments(places)
         kept, moved = self._since(places, first, second)
-        beta1, beta2 = self.group["betas"]
+        beta1, beta2 = self._group["betas"]
         gaps = (self.clock - self.last[places]).double()
         faded = torch.where(gaps < WINDOW, beta1**gaps, 0.0)  # below that, numbers so small that they are slow
         vectors = self._of[1].index_select(0, places).mul_(kept).sub_(moved)
@@ -193,8 +195,8 @@ class LazyRows(nn.Module):
         """Take AdamW's step with the rows that were read, and note what the others are owed. None open: nothing."""
         if not self.is_open:
             return
-        (optimizer, rows), group = self._of, self.group
-        step, (beta1, beta2) = optimizer.state[rows]["step"], group["betas"]
+        group, step = self._group, self._state["step"]
+        beta1, beta2 = group["betas"]
         self.clock += 1
         for part in self.parts:
             if part.vectors.grad is not None:
@@ -205,12 +207,11 @@ class LazyRows(nn.Module):
                 )  # fmt: skip
                 self._put(part)
         step += 1
-        self._owe(int(self.clock))
+        self._owe(int(self.clock), group)
         self._close()
 
-    def _owe(self, step: int) -> None:
+    def _owe(self, step: int, group: dict[str, Any]) -> None:
         """Add a step to what rows are owed that it did not touch."""
-        group = self.group
         beta1, beta2 = group["betas"]
         start = max(0, step - WINDOW)
         gaps = self.gaps[start - step :]
@@ -229,13 +230,12 @@ class LazyRows(nn.Module):
         return _column(decay / self.decays[last], first), moved
 
     def _moments(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        state = self._of[0].state[self._of[1]]
+        state = self._state
         return state["exp_avg"].index_select(0, places), state["exp_avg_sq"].index_select(0, places)
 
     def _put(self, part: Part) -> None:
-        optimizer, rows = self._of
-        state = optimizer.state[rows]
-        rows.index_copy_(0, part.places, part.vectors)
+        state = self._state
+        self._of[1].index_copy_(0, part.places, part.vectors)
         state["exp_avg"].index_copy_(0, part.places, part.moments[0])
         state["exp_avg_sq"].index_copy_(0, part.places, part.moments[1])
         self.last.index_fill_(0, part.places, int(self.clock))

@@ -63,9 +63,9 @@ class Penalties:
     @torch.no_grad()
     def add(self) -> None:
         """Add to the gradients that there are."""
-        l1, l2, l2_sp = self.settings.l1, self.settings.l2, self.settings.l2_sp
-        if not (l1 or l2 or l2_sp or self.pulls):
+        if not (self.settings.has_penalties or self.pulls):
             return
+        l1, l2, l2_sp = self.settings.l1, self.settings.l2, self.settings.l2_sp
         for parameter in self.learning:
             if parameter.grad is None:
                 continue

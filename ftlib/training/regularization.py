@@ -67,6 +67,11 @@ class Regularization(Section):
     swa_start: float = Field(0.5, ge=0, lt=1)
     """Share of the steps after which averaging begins (swa only)."""
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether weights themselves are penalized, at each step."""
+        return bool(self.l1 or self.l2 or self.l2_sp)
+
     def check(self, problem: Problem) -> None:
         """Refuse, before any work, what has no meaning for a problem.
 

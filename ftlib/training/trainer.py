@@ -174,12 +174,14 @@ class StageTrainer(Trainer):
         self.is_whole = (plan.settings.micro_batch_size or plan.settings.batch_size) >= plan.settings.batch_size
         regularization = plan.settings.regularization
         self.perturbation = Perturbation(model, regularization.adversarial) if regularization.adversarial else None
+        callbacks = plan.strategy.callbacks(model)
+        self.has_callbacks = bool(callbacks)
         super().__init__(
             model=model,
             args=_arguments(plan),
             train_dataset=rows,  # type: ignore[arg-type]
             data_collator=_as_it_is,
-            callbacks=[*plan.strategy.callbacks(model), Watch(self)],  # type: ignore[arg-type]
+            callbacks=[*callbacks, Watch(self)],  # type: ignore[arg-type]
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
@@ -212,11 +214,10 @@ class StageTrainer(Trainer):
 
         Those who would are penalties and averages of weights, and callbacks that a strategy brings.
         """
-        plan, regularization = self.plan, self.plan.settings.regularization
-        penalties = regularization.l1 or regularization.l2 or regularization.l2_sp or plan.pulls
-        if penalties or regularization.averaging or plan.strategy.callbacks(self.model):
+        regularization = self.plan.settings.regularization
+        if regularization.has_penalties or regularization.averaging or self.plan.pulls or self.has_callbacks:
             return False
-        return embedding.rows.is_leaf and embedding.rows.numel() >= FEWEST
+        return embedding.is_learning and embedding.rows.numel() >= FEWEST
 
     def _regularize(self, settings: Regularization) -> None:
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -327,13 +328,10 @@ class StageTrainer(Trainer):
         """Scale gradients down to the norm, as the Trainer does, but without three walks through all modules."""
         if self.accelerator.num_processes > 1:
             return super()._clip_grad_norm(model)
-        return nn.utils.clip_grad_norm_(self._with_gradients(), self.args.max_grad_norm)
-
-    def _with_gradients(self) -> list[Tensor]:
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate wraps it
-        if isinstance(optimizer, LazyAdamW):
-            return optimizer.with_gradients()
-        return [p for group in optimizer.param_groups for p in group["params"]]
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.embedding is not None:
+            learning += self.embedding.in_their_stead()
+        return nn.utils.clip_grad_norm_(learning, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Count nothing: the Trainer's own count walks every parameter at every step."""
@@ -355,8 +353,8 @@ class StageTrainer(Trainer):
 
     def keep_best(self) -> None:
         """Write the weights as they are now: those that the stage ends with, unless a later pass is kept."""
-        if self.embedding is not None and self.embedding.lazy is not None:
-            self.embedding.lazy.catch_up()
+        if self.embedding is not None:
+            self.embedding.catch_up()
         resumption.write_best(self.plan.scratch, self.learned, self.record.best_step)
 
     def load_best(self) -> None:

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ftlib.errors import FtlibError
 from ftlib.progress import Progress, emit
+from ftlib.training.groups import group_of
 
 if TYPE_CHECKING:
     from ftlib.training.course import Phase
@@ -40,7 +41,7 @@ class Watch(TrainerCallback):
         self.learning_rate = max(group["lr"] for group in groups)
         embedding = self.trainer.embedding
         if embedding is not None and embedding.is_learning:
-            group = next(g for g in groups if any(p is embedding.rows for p in g["params"]))
+            group = group_of(self.trainer.optimizer, embedding.rows)
             embedding.decay(group["lr"], group["weight_decay"])
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

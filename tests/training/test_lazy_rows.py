@@ -33,8 +33,7 @@ def learn(found: RowEmbedding, optimizer: torch.optim.Optimizer, read: list[list
         for ids in passes:
             weights = torch.randn(*ids.shape, WIDTH, generator=generator, dtype=found.rows.dtype)
             (found(ids) * weights).sum().backward()
-        learning = optimizer.with_gradients() if isinstance(optimizer, LazyAdamW) else [found.rows]
-        nn.utils.clip_grad_norm_(learning, 0.5)
+        nn.utils.clip_grad_norm_([found.rows, *found.in_their_stead()], 0.5)
         optimizer.step()
         optimizer.zero_grad()
 
