@@ -103,6 +103,7 @@ class Board:
         told = (
             f"**{best['name']}** was chosen on validation. On test, read once, it reaches "
             f"{figure(best['test'])} {summary['metric'].replace('_', ' ')} ({_interval(best)})."
+            f"{' ' + best['reason'] if best.get('reason') else ''}"
         )
         rows = json.dumps(leaderboard_rows(summary))
         self._create("table", "leaderboard", rows, told)

@@ -89,6 +89,8 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     best = summary["best"]
     kind = "a fusion" if any(f["name"] == best["name"] for f in summary["fusions"]) else "a single member"
     yield f"★ {best['name']}, {kind}: chosen on validation, measured once on test."
+    if best.get("reason"):
+        yield best["reason"]
     if summary["fusions"] and summary.get("best_member"):
         yield f"gain, p and cost to serve: against the best member, {summary['best_member']}."
     yield from base_model(summary.get("base_model"))

@@ -26,6 +26,9 @@ from ftlib.params.experiment import Experiment
 
 Summary = dict[str, Any]
 
+BEST = ("name", "kind", "metric", "validation", "test", "interval", "leader", "reason")
+"""What is told of the chosen model: see `ftlib.evaluation.choosing.Choice`, too."""
+
 
 # -- building ----------------------------------------------------------------------------------------------
 
@@ -73,7 +76,7 @@ def build(
         "steps": list(steps),
         "members": [_member(m, experiment, records, run_ids) for m in evaluation["members"]],
         "fusions": [_fusion(f, run_ids) for f in evaluation["fusions"]],
-        "best": _only(evaluation["best"], "name", "kind", "metric", "validation", "test", "interval"),
+        "best": _only(evaluation["best"], *BEST),
         "best_member": evaluation["best_member"],
         "best_fusion": evaluation["best_fusion"],
         "transfer": transfer,

@@ -12,6 +12,7 @@ equal, as a fusion that came down to one member is to it, the cheaper one wins.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf, isnan
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,34 @@ if TYPE_CHECKING:
     from ftlib.evaluation.assessment import Contest
 
 
-def choose(contest: Contest, costs: Mapping[str, float]) -> str:
+@dataclass(frozen=True)
+class Choice:
+    """The best model, and how it came to be that.
+
+    Attributes:
+        name: The best model.
+        leader: The one with the best value of the metric: another one where the loss decided.
+        num_tied: How many validation does not show to be worse than the leader, the leader counted.
+        loss: What decided among those.
+    """
+
+    name: str
+    leader: str
+    num_tied: int
+    loss: str
+
+    @property
+    def reason(self) -> str | None:
+        """Why the leader was not chosen, in a sentence; None where it was."""
+        if self.name == self.leader:
+            return None
+        return (
+            f"{self.leader} was ahead on validation, by less than its error: of {self.num_tied} models so close, "
+            f"{self.name} has the lowest {self.loss.replace('_', ' ')}."
+        )
+
+
+def choose(contest: Contest, costs: Mapping[str, float]) -> Choice:
     """Return the best model by its scores: see the module's docstring. Of equals, the first.
 
     Args:
@@ -41,4 +69,5 @@ def choose(contest: Contest, costs: Mapping[str, float]) -> str:
         loss = value_of(target.proper_loss, contest.scores[name], contest.references, target)
         return round(loss, 9), costs[name]
 
-    return min(filter(is_tied, costs), key=rank)
+    tied = list(filter(is_tied, costs))
+    return Choice(min(tied, key=rank), leader, len(tied), target.proper_loss)

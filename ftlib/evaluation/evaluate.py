@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ftlib.ensembling import Scores
     from ftlib.evaluation.assessment import Contest
+    from ftlib.evaluation.choosing import Choice
     from ftlib.fusion.base import Fusion
     from ftlib.problems.base import Problem
     from ftlib.targets.base import Target
@@ -127,6 +128,9 @@ class _Results:
     def models(self) -> tuple[_Model, ...]:
         return (*self.members, *self.fusions)
 
+    def model(self, name: str) -> _Model:
+        return next(m for m in self.models if m.name == name)
+
 
 def evaluate(artifacts: Artifacts, *, problem: Problem, settings: Evaluation, seed: int) -> Evaluated:
     """Measure members and fusions on validation and test, and choose the best on validation.
@@ -142,8 +146,8 @@ def evaluate(artifacts: Artifacts, *, problem: Problem, settings: Evaluation, se
         ParamsError: If the problem has no such metric as `settings` names.
     """
     results = _results(artifacts, problem, settings, seed)
-    best = _choose(results.models, results)
-    return Evaluated(_summary(results, best), _errors(best, results))
+    choice = _choice(results.models, results)
+    return Evaluated(_summary(results, choice), _errors(results.model(choice.name), results))
 
 
 def chosen_on_validation(artifacts: Artifacts, *, problem: Problem, settings: Evaluation, seed: int) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def chosen_on_validation(artifacts: Artifacts, *, problem: Problem, settings: Ev
         seed: See `evaluate`.
     """
     results = _results(artifacts, problem, settings, seed, splits=("validation",))
-    best = _choose(results.models, results)
+    best = results.model(_choice(results.models, results).name)
     values = {name: _finite(value) for name, value in results.contests["validation"].values.items()}
     kind = "member" if best in results.members else "fusion"
     told = {"name": best.name, "kind": kind, "metric": results.metric, "validation": values[best.name]}
@@ -266,12 +270,11 @@ def _contest(
 # -- choosing ------------------------------------------------------------------------------------------
 
 
-def _choose(models: Sequence[_Model], results: _Results) -> _Model:
+def _choice(models: Sequence[_Model], results: _Results) -> Choice:
     """Return the best of some models by validation."""
     from ftlib.evaluation.choosing import choose
 
-    chosen = choose(results.contests["validation"], {m.name: m.cost for m in models})
-    return next(m for m in models if m.name == chosen)
+    return choose(results.contests["validation"], {m.name: m.cost for m in models})
 
 
 def _best_of(models: Sequence[_Model], best: _Model, results: _Results) -> _Model:
@@ -279,15 +282,16 @@ def _best_of(models: Sequence[_Model], best: _Model, results: _Results) -> _Mode
 
     By themselves they may have another leader, that fewer are shown to be worse than.
     """
-    return best if best in models else _choose(models, results)
+    return best if best in models else results.model(_choice(models, results).name)
 
 
 # -- the summary ---------------------------------------------------------------------------------------
 
 
-def _summary(results: _Results, best: _Model) -> dict[str, Any]:
+def _summary(results: _Results, choice: Choice) -> dict[str, Any]:
     from ftlib.evaluation.error_analysis import disagreement
 
+    best = results.model(choice.name)
     target, test = results.targets["test"], results.references["test"]
     best_member = _best_of(results.members, best, results)
     return {
@@ -302,7 +306,7 @@ def _summary(results: _Results, best: _Model) -> dict[str, Any]:
         "fusions": [{**_entry(f, results), **_against(f, best_member, results)} for f in results.fusions],
         "best_member": best_member.name,
         "best_fusion": _best_of(results.fusions, best, results).name if results.fusions else None,
-        "best": _best(best, results),
+        "best": {**_best(best, results), "leader": choice.leader, "reason": choice.reason},
         **_pictures(results, best),
         "slices": _slices(results, best),
         "disagreement": disagreement({m.name: m.scores["test"] for m in results.members}, test, target),

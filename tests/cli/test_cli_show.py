@@ -56,6 +56,11 @@ def test_the_notes_say_how_to_read_it_and_what_was_done(summary: dict[str, Any])
     assert "Model  models:/tickets/3" in notes
 
 
+def test_why_the_leader_was_not_chosen_is_told(summary: dict[str, Any]):
+    summary["best"]["reason"] = "full was ahead on validation."
+    assert list(show.notes(summary))[1] == summary["best"]["reason"]
+
+
 def test_rejected_rows_are_told_by_reason_most_first(summary: dict[str, Any]):
     assert show.rejected(summary) == "Rejected 15 rows: 12 duplicate, 3 empty text."
     assert show.rejected({"rejected": {}}) == "No row was rejected."

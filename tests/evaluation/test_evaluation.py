@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from ftlib.ensembling import References, read_rows, read_scores
 from ftlib.errors import ArtifactError, ParamsError
+from ftlib.evaluation.choosing import Choice
 from ftlib.files import read_json, read_table, write_json, write_table
 
 every_kind = pytest.mark.parametrize("kind", PROBLEMS)
@@ -164,7 +165,8 @@ def test_the_best_of_all_is_the_best_of_its_kind(tmp_path, monkeypatch, best: st
     """Among fusions alone, or members alone, another one may lead, and so another be chosen."""
 
     def choose(contest, costs):
-        return best if {"full", "averaging"} <= set(costs) else next(iter(costs))
+        name = best if {"full", "averaging"} <= set(costs) else next(iter(costs))
+        return Choice(name, name, 1, "log_loss")
 
     monkeypatch.setattr("ftlib.evaluation.choosing.choose", choose)
     summary = folders(tmp_path).evaluate().summary
@@ -206,6 +208,11 @@ def test_models_that_validation_cannot_tell_apart_are_chosen_by_log_loss(tmp_pat
         write_predictions(found.members[name]["validation"], references.row_ids, logits)
     summary = found.evaluate().summary
     assert summary["best"]["name"] == best
+    assert summary["best"]["leader"] == "bold"
+    reason = (
+        "bold was ahead on validation, by less than its error: of 2 models so close, modest has the lowest log loss."
+    )
+    assert summary["best"]["reason"] == (None if best == "bold" else reason)
     assert summary["best"]["kind"] == "member"
     assert summary["best_fusion"] is None
 
