@@ -204,7 +204,9 @@ def _hub_snapshot(base_model: str) -> Path:
     commit = _hub_commit(repository, revision)
     patterns = [*DESCRIPTIONS, *SAFE_WEIGHTS]
     try:
-        folder = _download(snapshot_download, repository, commit, patterns)
+        folder = _download(snapshot_download, repository, revision, patterns)  # by name: the cache then knows it, too
+        if folder.name != commit:  # the name has moved on since
+            folder = _download(snapshot_download, repository, commit, patterns)
         if not any(name.endswith(".safetensors") for name in _needed(folder)):
             folder = _download(snapshot_download, repository, commit, [*DESCRIPTIONS, *PICKLED_WEIGHTS])
     except (HTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -212,7 +214,7 @@ def _hub_snapshot(base_model: str) -> Path:
     return folder
 
 
-def _download(download: Any, repository: str, commit: str, patterns: list[str]) -> Path:
+def _download(download: Any, repository: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     disable_progress_bars()
@@ -220,7 +222,7 @@ def _download(download: Any, repository: str, commit: str, patterns: list[str]) 
         return Path(
             download(
                 repository,
-                revision=commit,
+                revision=revision,
                 allow_patterns=patterns,
                 etag_timeout=HUB_SECONDS,
                 local_files_only=_offline(),
@@ -254,6 +256,14 @@ def _offline() -> bool:
 
 
 def _reason(error: BaseException) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "its terms are to be accepted on its page, by the account whose token HF_TOKEN holds"
+    if isinstance(error, RepositoryNotFoundError):
+        return "it has no such model, or a private one: then set HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has the model, but not this revision"
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 

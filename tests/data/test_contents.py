@@ -94,7 +94,7 @@ def test_images_of_the_hub_are_read_without_decoding_them(monkeypatch: pytest.Mo
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     rows = {"img": [{"bytes": PICTURES[0], "path": "0.png"}, None], "label": [1, 0]}
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_dict(rows, features=features))
-    source = Huggingface(path="some/pictures")
+    source = Huggingface(path="some/pictures", revision="0" * 40)
     table = collect({"all": source}, {"image": "img", "label": "label"}, files=FILES).table
     assert table["image"].to_pylist() == [PICTURES[0], None]
     assert table["label"].to_pylist() == ["dog", "cat"]

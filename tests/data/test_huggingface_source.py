@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,15 +11,18 @@ import pytest
 from ftlib.data.sources.base import Source
 from ftlib.data.sources.huggingface import Huggingface
 from ftlib.errors import DataError
+from tests.hub import COMMIT, serving
 
 datasets = pytest.importorskip("datasets")
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(monkeypatch, tmp_path):
     """A hub of one data set with classes, a hidden test label and a list of classes."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *args, **kwargs: SimpleNamespace(sha=COMMIT))
     features = datasets.Features(
         {
             "sentence": datasets.Value("string"),
@@ -50,7 +57,7 @@ def test_classes_are_read_by_name_and_minus_one_is_missing(hub):
     source = Huggingface(path="some/reviews", config="movies", split="test", revision="v1")
     table = source.read({"text": "sentence", "label": "label"})
     assert table.to_pydict() == {"text": ["bad", "good", "?"], "label": ["negative", "positive", None]}
-    assert hub == [("some/reviews", "movies", "test", "v1")]
+    assert hub == [("some/reviews", "movies", "test", COMMIT)]
 
 
 def test_lists_of_classes_are_read_by_name(hub):
@@ -120,3 +127,36 @@ def test_a_saved_data_set_is_read_and_a_wrong_split_named(tmp_path):
     assert Huggingface(path=str(tmp_path / "saved")).columns() == ["text", "label"]
     with pytest.raises(DataError, match="unknown split 'tets'"):
         Huggingface(path=str(tmp_path / "saved"), split="tets").columns()
+
+
+READ = """
+import sys
+
+from ftlib.data.sources.huggingface import Huggingface
+
+source = Huggingface(path="some/reviews", revision=sys.argv[1] or None)
+print(source.fingerprint())
+print(source.read({"text": "sentence", "label": "label"}).to_pydict())
+"""
+
+
+def test_rows_of_the_hub_are_read_and_found_again_without_it(tmp_path: Path):
+    """In a process of its own, as the hub's address is read once; and by the real client, against a server."""
+    source = tmp_path / "source"
+    source.mkdir()
+    rows = [{"sentence": "a bad film", "label": "no"}, {"sentence": "a good one", "label": "yes"}]
+    (source / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def read(revision: str = "") -> tuple[list[str], str]:
+        command = [sys.executable, "-c", READ, revision]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return done.stdout.splitlines(), done.stderr
+
+    with serving({"datasets/some/reviews": source}, tmp_path / "cache") as environment:
+        (fingerprint, found), _ = read()
+    assert found == str({"text": ["a bad film", "a good one"], "label": ["no", "yes"]})
+    environment["HF_HUB_OFFLINE"] = "1"  # else the client asks for half a minute before it gives the hub up
+    assert read()[0] == [fingerprint, found]
+    assert read(COMMIT)[0] == [fingerprint, found]
+    assert f"commit {'a' * 40} cannot be had" in read("a" * 40)[1]
+    assert "cannot be had" in read("v2")[1]

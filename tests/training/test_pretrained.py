@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from ftlib.errors import CheckpointError, UnsupportedError
 from ftlib.models import checkpoints
 from ftlib.models.layers import block_list, count, evenly_spaced, keep_blocks, layers
 from ftlib.problems.base import Problem
-from tests import contracts
+from tests import contracts, hub
 from tests.conftest import ARCHITECTURES
 
 
@@ -136,3 +139,58 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_the_remedy(monkeypatch: p
     monkeypatch.setattr(HfApi, "model_info", unreachable)
     with pytest.raises(CheckpointError, match="Name or service not known"):
         checkpoints.fingerprint("nobody/no-such-model")
+
+
+# -- a hub --------------------------------------------------------------------------------------------------
+
+
+FETCH = """
+import sys
+from pathlib import Path
+
+from ftlib.errors import CheckpointError
+from ftlib.models import checkpoints
+
+try:
+    print(checkpoints.fingerprint(sys.argv[1]))
+    checkpoints.fetch(sys.argv[1], Path(sys.argv[2]))
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def fetched(base_model: str, folder: Path, environment: Mapping[str, str]) -> str:
+    """Fetch a model in a process of its own, as the hub's address is read once; return what is printed."""
+    command = [sys.executable, "-c", FETCH, base_model, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=dict(environment)).stdout.strip()
+
+
+def test_a_model_of_the_hub_is_fetched_and_found_again_without_it(tiny_model, tmp_path: Path):
+    source = tiny_model("bert")
+    with hub.serving({"models/some/model": source}, tmp_path / "cache") as environment:
+        assert fetched("some/model", tmp_path / "first", environment) == hub.COMMIT
+        assert fetched("some/model@main", tmp_path / "second", environment) == hub.COMMIT
+        assert "it has no such model" in fetched("some/other", tmp_path / "none", environment)
+        assert "not this revision" in fetched("some/model@v2", tmp_path / "none", environment)
+    assert fetched("some/model", tmp_path / "third", environment) == hub.COMMIT  # the hub is gone: from its cache
+    assert "HF_HOME" in fetched("some/other", tmp_path / "none", environment)
+    for name in ("first", "second", "third"):
+        assert checkpoints.fingerprint(str(tmp_path / name)) == checkpoints.fingerprint(str(source))
+    assert not (tmp_path / "none").exists()
+
+
+def test_pickled_weights_of_the_hub_are_fetched_where_there_are_no_others(tiny_model, tmp_path: Path):
+    from safetensors.torch import load_file
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in tiny_model("bert").glob("*.json"):
+        (source / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tiny_model("bert") / "model.safetensors")
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "flax_model.msgpack").write_bytes(b"not asked for")
+    with hub.serving({"models/some/model": source}, tmp_path / "cache") as environment:
+        assert fetched("some/model", tmp_path / "fetched", environment) == hub.COMMIT
+    assert not list((tmp_path / "cache").rglob("*.msgpack"))
+    found = load_file(tmp_path / "fetched" / "model.safetensors")
+    assert all(torch.equal(found[name], weights[name]) for name in weights)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 HUB_SECONDS = 20.0
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Huggingface(Source):
@@ -111,16 +112,37 @@ class Huggingface(Source):
         import datasets
         from huggingface_hub.errors import HTTPError  # of httpx or httpx2, as the hub's version has it
 
+        commit = None if self._folder() else self._commit()
         try:
-            return datasets.load_dataset(self.path, name=self.config, split=self.split, revision=self.revision)
+            dataset = datasets.load_dataset(self.path, name=self.config, split=self.split, revision=commit)
         except (datasets.exceptions.DatasetNotFoundError, OSError, HTTPError) as error:
             raise DataError(self._unreachable(error)) from None
         except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, KeyError) as error:
             raise DataError(f"{self._shown()}: {_first_line(error)}") from None
+        if commit:
+            self._remember(commit, dataset)
+        return dataset
+
+    def _remember(self, commit: str, dataset: Dataset) -> None:
+        """Note that the revision is this commit, for when the hub cannot be asked.
+
+        Raises:
+            DataError: If the rows are of another one: where the hub does not answer, `datasets` gives what it has.
+        """
+        for name in {Path(file["filename"]).parent.name for file in dataset.cache_files}:
+            if COMMIT.fullmatch(name) and name != commit:
+                raise DataError(
+                    f"{self._shown()}: commit {commit} cannot be had: the Hugging Face hub does not answer, and this "
+                    f"machine's cache of it has {name}. Give that as revision, or run where there is internet."
+                )
+        if self.revision != commit:
+            reference = self._reference()
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(commit)
 
     def _commit(self) -> str:
         """Return the commit that the revision stands for: asked of the hub, or remembered from an earlier run."""
-        if self.revision and re.fullmatch(r"[0-9a-f]{40}", self.revision):
+        if self.revision and COMMIT.fullmatch(self.revision):
             return self.revision
         if not self.path:
             self._load()  # says what is missing
@@ -139,11 +161,15 @@ class Huggingface(Source):
         return str(found.sha)
 
     def _known_commit(self) -> str | None:
+        reference = self._reference()
+        return reference.read_text().strip() if reference.is_file() else None
+
+    def _reference(self) -> Path:
+        """Return the file of the hub's cache that names a revision's commit; `datasets` itself writes none."""
         from huggingface_hub.constants import HF_HUB_CACHE
 
         repository = Path(HF_HUB_CACHE, f"datasets--{self.path.replace('/', '--')}")
-        reference = repository / "refs" / (self.revision or "main")
-        return reference.read_text().strip() if reference.is_file() else None
+        return repository / "refs" / (self.revision or "main")
 
     def _unreachable(self, error: BaseException) -> str:
         return (
