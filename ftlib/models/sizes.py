@@ -75,6 +75,11 @@ class Size:
             check_room(max_length, total, self.positions, strategy)
         return replace(self, num_virtual_tokens=total)
 
+    @property
+    def num_blocks(self) -> int | None:
+        """How many blocks it has in all; None where that is not known."""
+        return sum(self.blocks) or None
+
     def with_blocks(self, kept: int | Sequence[int]) -> Self:
         """Return what is left once a strategy has cut the model down to some of its blocks.
 

@@ -114,11 +114,18 @@ _name = TypeAdapter(ModelName)
 
 
 def _by_form(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """Take a mapping for a choice and anything else for a name, so that an error speaks of the one that was meant."""
+    """Take a mapping for a choice, a list for its candidates, and anything else for a name, so that an error speaks of
+    the one that was meant."""
     if isinstance(value, BaseChoice):
         return value
-    return BaseChoice.model_validate(value) if isinstance(value, dict) else _name.validate_python(value)
+    given = {"candidates": value} if isinstance(value, list | tuple) else value
+    return BaseChoice.model_validate(given) if isinstance(given, dict) else _name.validate_python(given)
 
 
-BaseModel = Annotated[ModelName | BaseChoice, WrapValidator(_by_form)]
+Listed = Annotated[list[ModelName], Field(min_length=2)]
+"""Candidates alone, all else of the choice as it is by default."""
+
+BaseModel = Annotated[
+    ModelName | BaseChoice, WrapValidator(_by_form, json_schema_input_type=ModelName | Listed | BaseChoice)
+]
 """A base model by its name, or a choice."""

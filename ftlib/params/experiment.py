@@ -96,7 +96,7 @@ class Experiment(Section):
 
     base_model: BaseModel
     """The pretrained model: a hub id, a folder, package:NAME for one that a Python package carries, or random:FAMILY
-    for a small untrained one; or candidates, from which it is chosen on the data."""
+    for a small untrained one; or candidates, a list of these, from which it is chosen on the data."""
 
     problem: Problem
     """What is learned."""

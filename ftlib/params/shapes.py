@@ -56,7 +56,8 @@ def locate(root: type[Section], trail: Trail, value: Any) -> Place:
 
 
 def _meant(annotation: Any, value: Any) -> Any:
-    """Return, of a text or a section, the section where a mapping stands, else the text; others as they are."""
+    """Return, of a text or a section, the section where a mapping or a list stands, else the text; others as they
+    are."""
     bare = unwrap(annotation)[0]
     if typing.get_origin(bare) not in (Union, types.UnionType):
         return annotation
@@ -65,7 +66,7 @@ def _meant(annotation: Any, value: Any) -> Any:
     texts = [kind for kind in kinds if unwrap(kind)[0] is str]
     if len(kinds) != 2 or not sections or not texts:
         return annotation
-    return (sections if isinstance(value, dict) else texts)[0]
+    return (sections if isinstance(value, dict | list) else texts)[0]
 
 
 def _inner(place: Place, key: str | int, value: Any) -> Place | None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from transformers import PreTrainedModel, TrainerCallback
 
+    from ftlib.models.sizes import Size
+    from ftlib.problems.base import Problem
     from ftlib.training.course import Course
     from ftlib.training.stage import Training
 
@@ -69,6 +71,12 @@ class AdaptiveHierarchical(Strategy):
             )
         return self
 
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Refuse a model without a block for each level that `level_bounds` name."""
+        if size.num_blocks is not None:
+            self._bounds(size.num_blocks)
+        return size
+
     def parameter_groups(
         self, model: PreTrainedModel, learning_rate: float, weight_decay: float
     ) -> list[dict[str, Any]]:
@@ -106,7 +114,7 @@ class AdaptiveHierarchical(Strategy):
         from ftlib.models.layers import layers
 
         parts = layers(model)
-        first, second = self._bounds(len(parts.blocks), type(model).__name__)
+        first, second = self._bounds(len(parts.blocks))
         top = [] if parts.head else parts.pooler
         stacked = [
             [*parts.embeddings, *(p for block in parts.blocks[:first] for p in block)],
@@ -116,7 +124,7 @@ class AdaptiveHierarchical(Strategy):
         ]
         return [[p for p in level if p.requires_grad] for level in stacked]
 
-    def _bounds(self, num_blocks: int, name: str) -> tuple[int, int]:
+    def _bounds(self, num_blocks: int) -> tuple[int, int]:
         if self.level_bounds is None:
             thirds = max(1, round(num_blocks / 3)), round(2 * num_blocks / 3)
             bounds = thirds[0], max(thirds[0] + 1, thirds[1]) if num_blocks > 1 else 1
@@ -124,7 +132,7 @@ class AdaptiveHierarchical(Strategy):
             bounds = self.level_bounds
             if bounds[1] >= num_blocks:
                 raise UnsupportedError(
-                    f"adaptive_hierarchical: level_bounds {list(bounds)} leave no block for paragraphs: {name} has "
+                    f"adaptive_hierarchical: level_bounds {list(bounds)} leave no block for paragraphs: the model has "
                     f"{num_blocks} blocks; lower them or leave them out."
                 )
         return bounds

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from ftlib.models.sizes import Size
     from ftlib.problems.base import Problem
 
 Pattern = Annotated[str, StringConstraints(min_length=1)]
@@ -66,6 +67,12 @@ class Partial(Strategy):
         """Whether there are patterns."""
         return bool(self.patterns)
 
+    def check_size(self, size: Size, problem: Problem) -> Size:
+        """Refuse a model that has not so many blocks."""
+        if size.num_blocks is not None:
+            self._check_blocks(size.num_blocks)
+        return size
+
     def adapt(self, model: PreTrainedModel, problem: Problem) -> PreTrainedModel:
         """Freeze all but the chosen weights.
 
@@ -89,7 +96,7 @@ class Partial(Strategy):
 
         parts = layers(model)
         last = self._last_blocks(len(parts.blocks))
-        self._check_blocks(model, len(parts.blocks), max(last, self.first_blocks))
+        self._check_blocks(len(parts.blocks))
         chosen = [p for block in parts.blocks[: self.first_blocks] for p in block]
         chosen += [p for block in parts.blocks[len(parts.blocks) - last :] for p in block]
         chosen += parts.embeddings if self.embeddings else []
@@ -102,10 +109,11 @@ class Partial(Strategy):
         something_else = self.first_blocks or self.embeddings or self.biases or self.patterns
         return 0 if something_else else max(1, round(num_blocks / 3))
 
-    def _check_blocks(self, model: PreTrainedModel, num_blocks: int, wanted: int) -> None:
+    def _check_blocks(self, num_blocks: int) -> None:
+        wanted = max(self.last_blocks or 0, self.first_blocks)
         if wanted > num_blocks:
             raise UnsupportedError(
-                f"partial: {wanted} blocks are to learn, but {type(model).__name__} has {num_blocks}; choose fewer."
+                f"partial: {wanted} blocks are to learn, but the model has {num_blocks}; choose fewer."
             )
 
     def _named(self, model: PreTrainedModel) -> Iterator[int]:
@@ -122,8 +130,13 @@ class Partial(Strategy):
 
 
 def _near(pattern: str, names: Iterable[str]) -> list[str]:
-    """Return the three names that a pattern is most like."""
+    """Return the three names that a pattern is most like; of those equally like it, where the like parts are longer."""
     from difflib import SequenceMatcher
 
     plain = pattern.replace("\\", "")
-    return sorted(names, key=lambda name: SequenceMatcher(None, plain, name, autojunk=False).ratio(), reverse=True)[:3]
+
+    def likeness(name: str) -> tuple[float, int]:
+        matcher = SequenceMatcher(None, plain, name, autojunk=False)
+        return matcher.ratio(), sum(block.size**2 for block in matcher.get_matching_blocks())
+
+    return sorted(names, key=likeness, reverse=True)[:3]

@@ -162,3 +162,31 @@ def test_patterns_that_name_no_weight_of_the_base_model_are_told_with_the_near_o
 def test_settings_that_a_strategy_has_no_use_for_are_refused(problems: Callable[..., list[str]]):
     (line,) = problems(BERT, first="few_shot\n    training: {regularization: {label_smoothing: 0.1}}")
     assert "few_shot cannot use regularization.label_smoothing: its loss is of pairs of texts" in line
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line"),
+    [
+        ("{name: partial, first_blocks: 4}", "partial: 4 blocks are to learn, but the model has 3; choose fewer."),
+        ("{name: partial, last_blocks: 3}", None),
+        (
+            "{name: adaptive_hierarchical, level_bounds: [1, 3]}",
+            "adaptive_hierarchical: level_bounds [1, 3] leave no block for paragraphs: the model has 3 blocks; lower "
+            "them or leave them out.",
+        ),
+        ("{name: adaptive_hierarchical, level_bounds: [1, 2]}", None),
+    ],
+)
+def test_more_blocks_than_the_model_has_are_refused(problems, strategy: str, line: str | None):
+    assert problems(BERT, first=strategy) == ([f"p.yaml:10: stages.0.strategy: {line}"] if line else [])
+
+
+def test_blocks_are_counted_after_what_the_stage_before_leaves(problems):
+    cut = "{name: distillation, teacher: teacher, student_blocks: 2}"
+    found = problems(BERT, first=cut, second="{name: partial, last_blocks: 3}\n  - {name: teacher, strategy: full}")
+    assert found == ["p.yaml:13: stages.1.strategy: partial: 3 blocks are to learn, but the model has 2; choose fewer."]
+
+
+def test_an_encoder_decoder_has_the_blocks_of_both_halves(problems):
+    [line] = problems(T5, first="{name: partial, last_blocks: 7}")
+    assert line.endswith("7 blocks are to learn, but the model has 6; choose fewer.")

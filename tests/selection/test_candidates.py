@@ -56,7 +56,12 @@ def load(base_model: str, problem: str = "text_classification", overrides: tuple
             "candidates; choose full or partial.",
         ),
         ("5", "base_model: is 5; expected text, at least 1 character. Put it in quotes: '5'."),
-        ("[a, b]", "base_model: is a list of 2; expected text, at least 1 character."),
+        (
+            "[a]",
+            "base_model: is a list of 1; expected a list (each item text, at least 1 character), at least 2 items.",
+        ),
+        ("[a, 7]", "base_model: is 7; expected text, at least 1 character. Put it in quotes: '7'."),
+        ("[a, a]", "base_model.candidates.1: 'a' is named already; each candidate once."),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(base_model: str, line: str):
@@ -77,6 +82,11 @@ def test_values_within_the_choice_can_be_set_and_it_can_be_replaced_by_a_name():
     found = load(TWO % "", overrides=("base_model.rows=50", "base_model.candidates.1=random:t5")).choice
     assert (found.rows, found.candidates) == (50, ("random:bert", "random:t5"))
     assert load(TWO % "", overrides=("base_model=random:t5",)).base_model == "random:t5"
+
+
+def test_a_list_is_a_choice_among_its_items_with_all_else_by_default():
+    found = load("[random:bert, random:t5]", overrides=("base_model.1=random:gpt2",)).choice
+    assert found == BaseChoice(candidates=("random:bert", "random:gpt2"))
 
 
 def test_a_name_alone_stays_what_it_is_in_dumps_and_a_choice_survives_them():

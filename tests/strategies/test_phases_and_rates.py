@@ -253,7 +253,7 @@ def test_adaptive_hierarchical_is_its_formula_step_by_step(tiny_model: TinyModel
 
 @pytest.mark.parametrize(("num_blocks", "bounds"), [(12, (4, 8)), (6, (2, 4)), (3, (1, 2)), (2, (1, 2)), (4, (1, 3))])
 def test_levels_are_thirds_of_the_blocks(num_blocks, bounds):
-    assert AdaptiveHierarchical()._bounds(num_blocks, "Model") == bounds
+    assert AdaptiveHierarchical()._bounds(num_blocks) == bounds
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,8 @@ def test_bitfit_opens_biases_and_the_head(tiny_model: TinyModel):
             {"patterns": ("bert.encoder.layr.0.output.dense.weight",)},
             "name; near: bert.encoder.layer.0.output.dense.weight,",
         ),
-        ({"last_blocks": 3}, "3 blocks are to learn, but BertForSequenceClassification has 2; choose fewer"),
+        ({"patterns": ("encoder.layers.1",)}, "near: bert.encoder.layer.1."),
+        ({"last_blocks": 3}, "3 blocks are to learn, but the model has 2; choose fewer"),
         ({"last_blocks": 0, "head": False}, "nothing learns; choose last_blocks"),
     ],
 )
