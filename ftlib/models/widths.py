@@ -65,6 +65,10 @@ class Widths:
         given = config.get("head_dim")
         return cls(hidden, heads, inner, given or hidden // heads, given is not None)
 
+    def __str__(self) -> str:
+        """Return them in words."""
+        return f"hidden states of {self.hidden}, {self.heads} heads and {self.inner} neurons"
+
     @property
     def block_weights(self) -> int:
         """About how many weights a block has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +218,8 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
     except FtlibError as error:
         yield ("problem",), str(error)
         return
-    yield from _unfit_candidates(experiment)
+    unmergeable = dict(_unmergeable(experiment, sizes))
+    yield from _unfit_candidates(experiment, unmergeable)
     for i, stage in enumerate(experiment.stages):
         try:
             stage.strategy.check_settings(stage.training)
@@ -238,16 +239,31 @@ def _unsupported(experiment: Experiment) -> Iterator[Problem]:
         try:
             fusion.method.check(target)
             fusion.method.joint(len(experiment.members()))
-            check_mergeable(experiment, fusion.method, sizes)
         except FtlibError as error:
             yield ("fusions", i, "method"), str(error)
+            unmergeable.pop(("fusions", i, "method"), None)
+    yield from unmergeable.items()
     metric = experiment.evaluation.metric
     if metric is not None and metric not in _metrics(target):
         yield ("evaluation", "metric"), unknown("metric", metric, _metrics(target))
 
 
-def _unfit_candidates(experiment: Experiment) -> Iterator[Problem]:
-    """Ask a choice among base models for what is wrong, and every candidate at hand whether it has room."""
+def _unmergeable(experiment: Experiment, sizes: Mapping[str, Size]) -> Iterator[Problem]:
+    """Ask of every fusion whether it would merge what is built otherwise."""
+    for i, fusion in enumerate(experiment.fusions):
+        try:
+            check_mergeable(experiment, fusion.method, sizes)
+        except FtlibError as error:
+            yield ("fusions", i, "method"), str(error)
+
+
+def _unfit_candidates(experiment: Experiment, known: Container[Trail]) -> Iterator[Problem]:
+    """Ask a choice among base models for what is wrong, and every candidate at hand for room and likeness.
+
+    Args:
+        experiment: Any.
+        known: Where something is wrong with any of them, which is told once.
+    """
     choice = experiment.choice
     if choice is None:
         return
@@ -259,8 +275,10 @@ def _unfit_candidates(experiment: Experiment) -> Iterator[Problem]:
         yield ("base_model", "candidates"), f"none of them can do the problem: {reasons}. Name others."
     for candidate in choice.candidates:
         if candidate not in left_out:
-            _, too_small = _sizes(experiment.model_copy(update={"base_model": candidate}))
-            yield from ((trail, f"{message} (candidate {candidate})") for trail, message in too_small)
+            tried = experiment.model_copy(update={"base_model": candidate})
+            sizes, too_small = _sizes(tried)
+            found = [*too_small, *_unmergeable(tried, sizes)]
+            yield from ((trail, f"{message} (candidate {candidate})") for trail, message in found if trail not in known)
 
 
 def _sizes(experiment: Experiment) -> tuple[dict[str, Size], list[Problem]]:

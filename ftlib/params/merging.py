@@ -63,8 +63,12 @@ def _other_size(first: Size | None, second: Size | None) -> str:
     if first.blocks != second.blocks:
         one, other = (" + ".join(map(str, size.blocks)) for size in (first, second))
         return f"the former has {one} blocks, the latter {other}"
-    one, other = str(first.num_virtual_tokens), str(second.num_virtual_tokens)
-    return "" if one == other else f"the former has {one} virtual tokens, the latter {other}"
+    if first.num_virtual_tokens != second.num_virtual_tokens:
+        one, other = str(first.num_virtual_tokens), str(second.num_virtual_tokens)
+        return f"the former has {one} virtual tokens, the latter {other}"
+    if first.widths is None or second.widths is None or first.widths == second.widths:
+        return ""
+    return f"the former has {first.widths}, the latter {second.widths}"
 
 
 def _size(experiment: Experiment, name: str, stage: Stage, sizes: Mapping[str, Size]) -> Size | None:

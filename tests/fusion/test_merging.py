@@ -387,6 +387,10 @@ THIRD = "stages.2={name: two, %s}"
             [THIRD % "start_from: one, strategy: {name: distillation, teacher: one, student_blocks: 1}"],
             "the former has 2 blocks, the latter 1",
         ),
+        (
+            [THIRD % "start_from: one, strategy: {name: distillation, teacher: one, student_hidden_size: 16}"],
+            "the former has hidden states of 32, .* and 64 neurons, the latter hidden states of 16, ",
+        ),
         ([THIRD % "strategy: {name: prompt_tuning, num_virtual_tokens: 4}"], "0 virtual tokens, the latter 4"),
         (["fusions.0={name: uniform_soup, method: {name: uniform_soup, members: [one, tow]}}"], "'tow'.*'two'"),
         (["fusions.0={name: s, method: {name: ties, members: [one, one]}}"], "'one' is named twice"),
@@ -400,6 +404,23 @@ def test_what_stages_tell_is_refused_before_any_work(
     base = f"base_model={tiny_model('bert')}"
     with pytest.raises(ParamsError, match=rf"fusions\.\d\.method.*({message})"):
         planned(base, *overrides)
+
+
+def test_what_differs_with_each_candidate_is_refused_before_one_is_chosen(tiny_model: Callable[..., Path]) -> None:
+    bert, roberta = str(tiny_model("bert")), str(tiny_model("roberta"))
+    longer = THIRD % "strategy: {name: prompt_tuning, num_virtual_tokens: 4}"
+    with pytest.raises(ParamsError) as caught:
+        planned(f"base_model=[{bert}, {roberta}]", longer, "fusions=[uniform_soup]")
+    assert [line.rpartition("(candidate ")[2] for line in caught.value.problems] == [f"{bert})", f"{roberta})"]
+    assert all("0 virtual tokens, the latter 4" in line for line in caught.value.problems)
+
+
+def test_what_differs_whatever_is_chosen_is_told_once(tiny_model: Callable[..., Path]) -> None:
+    bases = f"base_model=[{tiny_model('bert')}, {tiny_model('roberta')}]"
+    with pytest.raises(ParamsError) as caught:
+        planned(bases, THIRD % "strategy: prefix", "fusions=[uniform_soup]")
+    [line] = caught.value.problems
+    assert "the latter keeps a prefix" in line
 
 
 def test_ties_refuses_a_start_with_other_virtual_tokens_before_any_work(tiny_model: Callable[..., Path]) -> None:
